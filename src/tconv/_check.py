@@ -1,0 +1,304 @@
+"""Arguments in, ``Geometry`` out: the only place that says no to a user.
+
+Reads nothing of an array but its ``shape`` and ``dtype``, so it serves every array library alike.
+Each message names the argument, what it is and what it must be.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from ._geometry import Geometry, full_size
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+COMPLEX = ("complex64", "complex128")
+INTEGERS = ("int32", "int64")
+DTYPES = (*FLOATS, *COMPLEX, *INTEGERS)
+ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu")
+PRECISIONS = ("ieee", "tf32", "tf32x3")
+PADDINGS = ("valid", "same", "same_upper", "same_lower")
+
+LARGEST = 2**63 - 1
+
+
+def geometry(
+    ndim: int,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    output_size: Any,
+    dilation: Any,
+    groups: Any,
+) -> Geometry:
+    """Return the geometry of one call, or raise the error that explains it."""
+    if len(x.shape) not in (ndim + 1, ndim + 2):
+        raise ValueError(
+            f"x has {_count(len(x.shape), 'axis')} but needs {ndim + 2}, (N, C, {_axes(ndim)}), "
+            f"or {ndim + 1}, (C, {_axes(ndim)})"
+        )
+    if len(weight.shape) != ndim + 2:
+        raise ValueError(
+            f"weight has {_count(len(weight.shape), 'axis')} but needs {ndim + 2}, "
+            f"(C, M // groups, {_axes(ndim)})"
+        )
+    unbatched = len(x.shape) == ndim + 1
+    batch = 1 if unbatched else x.shape[0]
+    in_channels, in_size = x.shape[-ndim - 1], tuple(x.shape[-ndim:])
+    kernel_size = tuple(weight.shape[2:])
+    _sizes("x", in_size, len(x.shape) - ndim)
+    _sizes("weight", kernel_size, 2)
+
+    stride = _ints("stride", stride, ndim, least=1)
+    dilation = _ints("dilation", dilation, ndim, least=1)
+    groups = _int("groups", groups, least=1)
+    if weight.shape[0] != in_channels:
+        raise ValueError(
+            f"weight has {weight.shape[0]} input channels (axis 0) "
+            f"but x has {in_channels} (axis {len(x.shape) - ndim - 1})"
+        )
+    if in_channels % groups:
+        raise ValueError(f"x has {in_channels} channels, which groups={groups} does not divide")
+    out_channels = weight.shape[1] * groups
+    if bias is not None and tuple(bias.shape) != (out_channels,):
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)} but must be ({out_channels},): "
+            f"weight has {weight.shape[1]} output channels (axis 1) for each of groups={groups}"
+        )
+
+    pad_begin, out_size = _window(
+        in_size, kernel_size, stride, dilation, padding, output_padding, output_size
+    )
+    result = Geometry(
+        batch, groups, in_channels, out_channels, in_size, kernel_size, stride, dilation,
+        pad_begin, out_size,
+    )  # fmt: skip
+    size = prod(result.out_shape) * x.dtype.itemsize
+    if size > LARGEST:
+        raise ValueError(
+            f"the output would have shape {result.out_shape} and {size} bytes, "
+            f"more than the {LARGEST} that can be addressed"
+        )
+    return result
+
+
+def _window(
+    in_size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: Any,
+    output_padding: Any,
+    output_size: Any,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return where the output begins on the full result, and how long it is, along every axis."""
+    ndim = len(in_size)
+    full = tuple(map(full_size, in_size, kernel_size, stride, dilation))
+    extra = _ints("output_padding", output_padding, ndim, least=0)
+    if isinstance(padding, str):
+        if output_size is not None or any(extra):
+            given = "output_padding" if output_size is None else "output_size"
+            raise ValueError(f"padding={padding!r} fixes the output size; leave out {given}")
+        return _named_window(in_size, full, stride, padding)
+    for axis in range(ndim):
+        if extra[axis] >= max(stride[axis], dilation[axis]):
+            raise ValueError(
+                f"output_padding={extra[axis]} must be less than stride={stride[axis]} "
+                f"or dilation={dilation[axis]} (spatial axis {axis})"
+            )
+
+    pads = _pads(padding, ndim)
+    begin = tuple(pad[0] for pad in pads)
+    out = tuple(n - sum(pad) + more for n, pad, more in zip(full, pads, extra, strict=True))
+    if output_size is not None:
+        if any(extra):
+            raise ValueError(f"output_size={output_size} replaces output_padding={output_padding}")
+        wanted = _ints("output_size", output_size, ndim, least=1)
+        for axis in range(ndim):
+            least, most = out[axis], out[axis] + max(stride[axis], dilation[axis]) - 1
+            if not least <= wanted[axis] <= most:
+                raise ValueError(
+                    f"output_size={wanted[axis]} must lie in {least} to {most} "
+                    f"(spatial axis {axis})"
+                )
+        out = wanted
+    for axis in range(ndim):
+        if out[axis] < 1:
+            raise ValueError(
+                f"padding={_pad_text(padding, pads[axis])} leaves an output of length {out[axis]} "
+                f"along spatial axis {axis}: without padding it is {full[axis] + extra[axis]} long"
+            )
+    return begin, out
+
+
+def _named_window(
+    in_size: tuple[int, ...], full: tuple[int, ...], stride: tuple[int, ...], padding: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if padding not in PADDINGS:
+        raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
+    if padding == "valid":
+        # A kernel shorter than the stride leaves the rest of the last stride, as TensorFlow does.
+        sizes = zip(in_size, full, stride, strict=True)
+        return (0,) * len(in_size), tuple(max(n, i * s) for i, n, s in sizes)
+    out = tuple(i * s for i, s in zip(in_size, stride, strict=True))
+    # What is missing (negative) is appended at the end.
+    total = tuple(max(0, n - o) for n, o in zip(full, out, strict=True))
+    upper = padding != "same_lower"
+    return tuple(t // 2 if upper else (t + 1) // 2 for t in total), out
+
+
+def _pads(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
+    """Return padding as a ``(begin, end)`` pair for each axis."""
+    values = _sequence(padding)
+    if values is not None and any(_sequence(value) is not None for value in values):
+        if len(values) != ndim:
+            raise ValueError(
+                f"padding has {_count(len(values), 'pair')} but x has "
+                f"{_count(ndim, 'spatial axis')}"
+            )
+        pairs = []
+        for axis, value in enumerate(values):
+            pair = _sequence(value)
+            if pair is None or len(pair) != 2:
+                raise ValueError(
+                    f"padding[{axis}] is {value!r} but must be a (begin, end) pair, "
+                    f"as the others are"
+                )
+            pairs.append((_int("padding", pair[0]), _int("padding", pair[1])))
+        return tuple(pairs)
+    hint = "; a (begin, end) pair is written ((begin, end),)" if ndim == 1 else ""
+    return tuple((pad, pad) for pad in _ints("padding", padding, ndim, least=0, hint=hint))
+
+
+def _pad_text(padding: Any, pair: tuple[int, int]) -> str:
+    symmetric = pair[0] == pair[1]
+    return str(pair[0] if symmetric else pair)
+
+
+def _ints(name: str, value: Any, ndim: int, *, least: int, hint: str = "") -> tuple[int, ...]:
+    """Return one int per axis from an int for all of them or one for each."""
+    values = _sequence(value)
+    if values is None:
+        return (_int(name, value, least=least),) * ndim
+    if len(values) != ndim:
+        raise ValueError(
+            f"{name} has {_count(len(values), 'value')} but x has "
+            f"{_count(ndim, 'spatial axis')}{hint}"
+        )
+    return tuple(_int(name, item, least=least) for item in values)
+
+
+def _int(name: str, value: Any, *, least: int | None = None) -> int:
+    # bool is an int to Python; stride=True is a mistake all the same.
+    if isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} is a bool; it must be an int")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name}={value!r} is of type {kind}; it must be an int") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name}={number} must be at least {least}")
+    if abs(number) > LARGEST:
+        raise ValueError(f"{name}={number} is beyond {LARGEST}, the largest 64-bit integer")
+    return number
+
+
+def _sequence(value: Any) -> tuple[Any, ...] | None:
+    """Return the items of a sequence or of an array; None for anything else."""
+    is_array = bool(getattr(value, "shape", ()))
+    is_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return tuple(value) if is_array or is_sequence else None
+
+
+def _sizes(name: str, sizes: tuple[int, ...], first_axis: int) -> None:
+    for axis, size in enumerate(sizes, first_axis):
+        if size < 1:
+            raise ValueError(f"{name} has length {size} along axis {axis}; it must be at least 1")
+
+
+def kinds(kinds: dict[str, str | None], arrays: dict[str, Any]) -> str:
+    """Return the one array library that all arguments come from."""
+    for name, kind in kinds.items():
+        if kind is None:
+            typename = type(arrays[name]).__name__
+            raise TypeError(f"{name} must be a NumPy or CuPy array, not {typename}")
+        if kind != kinds["x"]:
+            raise TypeError(f"x is a {kinds['x']} array but {name} is a {kind} array; convert one")
+    return str(kinds["x"])
+
+
+def numpy_only(kind: str, module: str) -> None:
+    """Raise unless the arrays are NumPy's."""
+    if kind != "NumPy":
+        raise TypeError(f"{module} computes on NumPy arrays but x is a {kind} array; pass x.get()")
+
+
+def devices(devices: dict[str, str]) -> None:
+    """Raise unless all arrays are where x is."""
+    for name, device in devices.items():
+        if device != devices["x"]:
+            raise ValueError(f"x is on {devices['x']} but {name} is on {device}; move one of them")
+
+
+def dtypes(arrays: dict[str, Any]) -> None:
+    """Raise unless all arrays have one and the same supported dtype."""
+    x = arrays["x"].dtype.name
+    for name, array in arrays.items():
+        dtype = array.dtype.name
+        if dtype not in DTYPES:
+            raise TypeError(f"{name} is {dtype}; convert it to one of {', '.join(DTYPES)}")
+        if dtype != x:
+            raise TypeError(f"x is {x} but {name} is {dtype}; convert one of them")
+
+
+def activation(name: Any, x: Any) -> None:
+    """Raise unless ``name`` is an activation for x's dtype."""
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"activation={name!r} must be None or a string")
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation={name!r} is not one of {', '.join(ACTIVATIONS)}")
+    dtype = x.dtype.name
+    if dtype in COMPLEX:
+        raise TypeError(f"activation={name!r} is not defined for {dtype}; leave it out")
+    if dtype in INTEGERS and name != "relu":
+        raise TypeError(f"activation={name!r} is not defined for {dtype}; only 'relu' is")
+
+
+def precision(name: Any, x: Any) -> None:
+    """Raise unless ``name`` is a precision for x's dtype."""
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"precision={name!r} must be None or a string")
+    if name not in PRECISIONS:
+        raise ValueError(f"precision={name!r} is not one of {', '.join(PRECISIONS)}")
+    if name != "ieee" and x.dtype.name != "float32":
+        raise TypeError(f"precision={name!r} is for float32 but x is {x.dtype.name}")
+
+
+def out(out: Any, shape: tuple[int, ...], *, writeable: bool, overlaps: str | None) -> None:
+    """Raise unless ``out`` can take the result: its shape, and memory of its own to write to."""
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out has shape {tuple(out.shape)} but the result has {shape}")
+    if not writeable:
+        raise ValueError("out is read-only; it must be writeable")
+    if overlaps is not None:
+        raise ValueError(f"out shares memory with {overlaps}; it must have memory of its own")
+
+
+def _axes(ndim: int) -> str:
+    return ", ".join(("D", "H", "W")[-ndim:])
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun[:-2] + "es" if noun.endswith("axis") else noun + "s"
+    return f"{number} {noun if number == 1 else plural}"

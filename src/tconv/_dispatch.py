@@ -1,0 +1,82 @@
+"""Which array library the arguments come from, and who computes on them.
+
+Arrays are recognised through ``sys.modules``: an array of a library that nobody has imported does
+not exist, so nothing is imported to recognise it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Compute = Callable[..., Any]
+"""``(x, weight, bias, geometry, *, activation, precision, out) -> array``, as backends offer it."""
+
+Backend = Callable[[str], Compute]
+"""From an array library's name to the function that computes on its arrays."""
+
+NUMPY, CUPY = "NumPy", "CuPy"
+
+
+def kind(array: Any) -> str | None:
+    """Return ``"NumPy"``, ``"CuPy"``, or None for what is neither."""
+    # A masked array's mask would be lost without a word.
+    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        return NUMPY
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return CUPY
+    return None
+
+
+def device(array: Any) -> str:
+    """Return where an array's memory is, in words."""
+    return "the CPU" if kind(array) == NUMPY else f"GPU {array.device.id}"
+
+
+def writeable(array: Any) -> bool:
+    """Return whether an array can be written element by element, each in a place of its own."""
+    return bool(getattr(array.flags, "writeable", True)) and not _overlaps_itself(array)
+
+
+def overlapping(out: Any, **inputs: Any) -> str | None:
+    """Return the name of the first input that shares memory with ``out``."""
+    for name, array in inputs.items():
+        if array is not None and _share_memory(out, array):
+            return name
+    return None
+
+
+def _share_memory(a: Any, b: Any) -> bool:
+    if kind(a) != NUMPY:
+        return bool(sys.modules["cupy"].may_share_memory(a, b))
+    most_work: Any = 100_000
+    try:
+        # Two slices of one buffer may interleave without sharing an element.
+        return np.shares_memory(a, b, max_work=most_work)
+    except np.exceptions.TooHardError:
+        return np.may_share_memory(a, b)
+
+
+def _overlaps_itself(array: Any) -> bool:
+    """Return True unless each axis steps over all that the smaller steps cover."""
+    covered = array.dtype.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True)):
+        if size > 1 and stride < covered:
+            return bool(array.size > 0)
+        covered += stride * (size - 1)
+    return False
+
+
+def own_library(kind: str) -> Compute:
+    """Compute where the arrays are: NumPy arrays on the CPU, CuPy arrays on their GPU."""
+    if kind == CUPY:
+        from . import gpu
+
+        return gpu.transposed_conv
+    from . import _cpu
+
+    return _cpu.transposed_conv
