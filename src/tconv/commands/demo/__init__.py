@@ -1,0 +1,93 @@
+"""``python -m tconv demo``: segment photographs with the decoder of FCN-8s.
+
+The decoder is real: class scores at 1/32, 1/16 and 1/8 of a picture's resolution, fused and
+upsampled by three transposed convolutions, and the best class of every pixel.  No network was
+trained for it: the classes are clusters of colour and contrast (k-means), found in each picture by
+itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from .. import CommandError, check_writeable
+
+LIBRARIES = {"matplotlib": "matplotlib", "rich": "rich", "skimage": "scikit-image"}
+
+MOST_PICTURES = 50
+"""Each is a row of the drawing, which may be 65,535 pixels high."""
+
+MOST_CLASSES = 64
+
+SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
+"""What can be drawn to."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add this command to the command line."""
+    parser = subparsers.add_parser(
+        "demo", help="segment photographs with the decoder of FCN-8s", description=__doc__
+    )
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="pictures of any size (default: two samples)"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", default="demo.png", help="the drawing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--classes", metavar="N", type=int, default=8, help="clusters (default: %(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment, print and draw; 1 if a layer differs from the reference."""
+    missing = [name for module, name in LIBRARIES.items() if find_spec(module) is None]
+    if missing:
+        raise CommandError(f"demo needs {' and '.join(missing)}; pip install 'tconv[demo]'")
+    if not 2 <= options.classes <= MOST_CLASSES:
+        raise CommandError(f"--classes {options.classes} must be between 2 and {MOST_CLASSES}")
+    if len(options.images) > MOST_PICTURES:
+        raise CommandError(
+            f"{len(options.images)} pictures are too many for one drawing; give {MOST_PICTURES}"
+        )
+    _check_output(options.output, options.images)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from . import drawing, fcn8s, pictures, report
+
+    shown = [pictures.read(path) for path in options.images] or pictures.samples()
+    batches = pictures.batches(shown)
+
+    segments: dict[int, fcn8s.Segments] = {}
+    reports = []
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(batches) * fcn8s.STEPS + 1)
+
+        def step(description: str) -> None:
+            progress.update(task, description=description, advance=1)
+
+        for batch in batches:
+            members = [shown[i] for i in batch]
+            masks, layers = fcn8s.segment(members, options.classes, step)
+            segments |= zip(batch, masks, strict=True)
+            reports.append(report.Batch(members, layers))
+        step("drawing")
+        drawing.draw([segments[i] for i in range(len(shown))], options.output)
+
+    report.print_report(reports, options.output)
+    return 0 if all(layer.is_right for batch in reports for layer in batch.layers) else 1
+
+
+def _check_output(path: str, images: list[str]) -> None:
+    if os.path.splitext(path)[1].lower() not in SUFFIXES:
+        raise CommandError(f"--output {path} must end in {', '.join(SUFFIXES)}")
+    for image in images:
+        if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
+            raise CommandError(f"--output {path} would overwrite a picture; choose another name")
+    check_writeable("--output", path)
