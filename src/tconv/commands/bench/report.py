@@ -1,0 +1,168 @@
+"""The results as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..._config import PACKAGE, cpu_model, versions
+from .cpu import Plan
+from .peers import ONNX_RUNTIME, PEERS, PYTORCH, REFERENCE, TCONV, missing_packages, peer_version
+from .results import Results, Row
+
+WIDTH = 110
+"""Columns of the table where the output is no terminal."""
+
+
+def print_tables(results: Results, plan: Plan) -> None:
+    """Print the rows with their means at the foot, and what there is to say about them."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if results.rows:
+        console.print(_main_table(results, plan))
+    if results.reference_rows:
+        console.print(_reference_table(results))
+    for line in remarks(results, plan):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _main_table(results: Results, plan: Plan) -> Table:
+    table = _table(
+        f"{plan.dtype.name}, {plan.threads} threads, {cpu_model()}",
+        ["tconv\nms", "\nGFLOP/s", "\nGB/s", f"{PYTORCH}\nms", f"{ONNX_RUNTIME}\nms",
+         "time over\nbetter peer", f"time over\n{PYTORCH}", "extra\nMiB"],
+    )  # fmt: skip
+    for row, is_last in _by_group(results.rows):
+        table.add_row(
+            row.layer.name,
+            _milliseconds(row.time(TCONV)),
+            _scaled(row.flops_per_second, 1e9, ".1f"),
+            _scaled(row.bytes_per_second, 1e9, ".2f"),
+            _milliseconds(row.time(PYTORCH)),
+            _milliseconds(row.time(ONNX_RUNTIME)),
+            _scaled(row.ratio(*PEERS), 1, ".2f"),
+            _scaled(row.ratio(PYTORCH), 1, ".2f"),
+            _scaled(row.extra_bytes, 2**20, ".1f"),
+            end_section=is_last,
+        )
+    summary = results.summary()
+    table.add_row(
+        "geometric mean, largest memory",
+        *[""] * 5,
+        _scaled(summary["ratio_to_better_peer"], 1, ".2f"),
+        _scaled(summary["ratio_to_pytorch"], 1, ".2f"),
+        _scaled(summary["largest_extra_bytes"], 2**20, ".1f"),
+        style="bold",
+    )
+    return table
+
+
+def _reference_table(results: Results) -> Table:
+    table = _table(
+        "against zero insertion, each layer cut down to what it does within seconds",
+        ["batch", "input", "tconv\nms", f"{REFERENCE}\nms", "times\nfaster"],
+    )
+    for row, is_last in _by_group(results.reference_rows):
+        table.add_row(
+            row.layer.name,
+            str(row.layer.batch),
+            " x ".join(map(str, row.layer.in_size)),
+            _milliseconds(row.time(TCONV)),
+            _milliseconds(row.time(REFERENCE)),
+            _scaled(_inverse(row.ratio(REFERENCE)), 1, ".1f"),
+            end_section=is_last,
+        )
+    faster = results.summary()["times_faster_than_reference_2d"]
+    table.add_row("geometric mean of 2-D rows", *[""] * 4, _scaled(faster, 1, ".1f"), style="bold")
+    return table
+
+
+def remarks(results: Results, plan: Plan) -> list[str]:
+    """Return a line for everything that the tables leave unsaid."""
+    lines = list(results.notes)
+    for row in (*results.rows, *results.reference_rows):
+        name = row.layer.name
+        lines += [f"{name}: {who} refuses: {why}" for who, why in row.refusals.items()]
+        lines += [f"{name}: {who} {mistake}" for who, mistake in row.mistakes.items()]
+    cut_short = {
+        row.layer.name: len(taken)
+        for row in results.rows
+        for taken in row.seconds.values()
+        if len(taken) < plan.rounds
+    }
+    if cut_short:
+        rounds = ", ".join(f"{name} {taken}" for name, taken in cut_short.items())
+        lines.append(f"fewer than {plan.rounds} rounds, for want of time: {rounds}")
+    if results.not_run:
+        lines.append(f"not run, for want of time: {', '.join(results.not_run)}")
+    return lines
+
+
+def write_json(file: TextIO, results: Results, plan: Plan) -> None:
+    """Write everything that is known about a run, each round's seconds included."""
+    installed = [peer for peer in PEERS if not missing_packages(peer)]
+    facts: dict[str, Any] = {
+        "versions": {**versions(), **{peer: peer_version(peer) for peer in installed}},
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "platform": platform.platform(),
+        "device": "CPU",
+        "cpu": cpu_model(),
+        "threads": plan.threads,
+        "dtype": plan.dtype.name,
+        "rounds": plan.rounds,
+        **results.as_dict(),
+    }
+    json.dump(facts, file, indent=1)
+    file.write("\n")
+
+
+def commit() -> str | None:
+    """Return the commit that is running, with "-dirty" if files differ; None outside a checkout."""
+    # A package installed inside somebody else's checkout is not tracked there.
+    if _git("ls-files", "--error-unmatch", __file__) is None:
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        run = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True)
+    except OSError:
+        return None
+    return run.stdout.strip() if run.returncode == 0 else None
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("\nlayer", no_wrap=False)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _by_group(rows: Sequence[Row]) -> Iterable[tuple[Row, bool]]:
+    """Return each row with whether the next belongs to another group, or there is none."""
+    following = [*(row.layer.group for row in rows[1:]), None]
+    return [(row, row.layer.group != group) for row, group in zip(rows, following, strict=True)]
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return _scaled(seconds, 1e-3, ".2f")
+
+
+def _scaled(value: float | None, unit: float, digits: str) -> str:
+    return "-" if value is None else f"{value / unit:{digits}}"
+
+
+def _inverse(ratio: float | None) -> float | None:
+    return None if ratio is None else 1 / ratio
