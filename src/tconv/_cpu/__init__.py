@@ -1,0 +1,85 @@
+"""The CPU path on NumPy: matrix products, blocked for the cache and threaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .. import _memory
+from .._geometry import Geometry
+from . import overlap_add, tap_by_tap
+from .adjoint import conv
+from .parts import Part, smallest, split
+from .pool import for_each
+from .scratch import Scratch
+from .sums import sum_dtype
+from .weight_gradient import bias_gradient, weight_gradient
+
+__all__ = ["bias_gradient", "conv", "transposed_conv", "weight_gradient"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Strategy = Callable[[Array, Array, Array | None, Array, Geometry, str | None, Scratch], None]
+
+# How large the parts are: elements of intermediate results, and positions.
+PRODUCTS = 1 << 20, 1 << 10
+SUMS = 1 << 18, 1 << 14
+# More products than this in one part would be too much memory.
+LARGEST = 1 << 22
+
+
+def transposed_conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    geometry: Geometry,
+    *,
+    activation: str | None = None,
+    precision: str | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the transposed convolution of `x` with `weight`, in the memory order of `x`.
+
+    `precision` has no effect here: float32 is always computed in float32.
+    """
+    del precision
+    if out is None:
+        out = _memory.empty(x, geometry.out_shape, np.empty)
+    result = out
+    dtype = sum_dtype(x.dtype)
+    sums = None if bias is None else bias.astype(dtype, copy=False)
+    strategy = choose(geometry)
+    if strategy is tap_by_tap.compute and not np.isfinite(weight).all():
+        strategy = overlap_add.compute
+
+    def compute(part: Part, scratch: Scratch) -> None:
+        scratch.used = 0
+        strategy(
+            x[part.x],
+            weight[part.weight],
+            None if sums is None else sums[part.bias],
+            result[part.out],
+            part.geometry,
+            activation,
+            scratch,
+        )
+
+    for_each(compute, cut(geometry, strategy), lambda: Scratch(dtype))
+    return out
+
+
+def choose(geometry: Geometry) -> Strategy:
+    """Choose how to compute; see the strategies for what each is good for."""
+    thin = geometry.in_channels == geometry.groups
+    if thin or smallest(geometry, PRODUCTS[1]) > LARGEST:
+        return tap_by_tap.compute
+    return overlap_add.compute
+
+
+def cut(geometry: Geometry, strategy: Strategy) -> Iterator[Part]:
+    """Cut the work into parts whose intermediate results stay in the cache."""
+    if strategy is tap_by_tap.compute:
+        return split(geometry, 1, *SUMS)
+    return split(geometry, prod(geometry.kernel_size), *PRODUCTS)

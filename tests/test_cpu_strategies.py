@@ -1,0 +1,98 @@
+"""Every strategy of the CPU path gives the exact answer, wherever its parts are cut."""
+
+import numpy as np
+import pytest
+
+import cases
+import oracle
+from tconv import _cpu
+from tconv._cpu import overlap_add, parts, tap_by_tap
+from tconv._geometry import Geometry
+
+
+@pytest.fixture(params=[overlap_add, tap_by_tap], ids=["overlap-add", "tap by tap"])
+def strategy(request, monkeypatch):
+    """One strategy, chosen for whatever comes."""
+    monkeypatch.setattr(_cpu, "choose", lambda _: request.param.compute)
+
+
+@pytest.fixture(params=["whole", "in crumbs"])
+def sizes(request, monkeypatch):
+    """Parts as large as ever, or of a few elements each."""
+    if request.param == "in crumbs":
+        monkeypatch.setattr(parts, "SMALLEST", 8)
+        monkeypatch.setattr(_cpu, "PRODUCTS", (32, 3))
+        monkeypatch.setattr(_cpu, "SUMS", (24, 2))
+
+
+@pytest.mark.usefixtures("strategy", "sizes")
+@pytest.mark.parametrize("case", [*cases.NAMED, *cases.random_cases(250, seed=4)], ids=str)
+def test_every_strategy_is_exact_on_integers(cpu, case, rng):
+    for dtype in (np.dtype("f4"), np.dtype("f2"), np.dtype("c8"), np.dtype("i4")):
+        x, weight, bias = case.integers(dtype, rng)
+        answer = oracle.transposed_conv(x, weight, bias, **case.call)
+        oracle.assert_exact(cpu(x, weight, bias, **case.call), answer, dtype)
+
+
+@pytest.mark.usefixtures("sizes")
+@pytest.mark.parametrize(
+    "case", [c for c in cases.random_cases(100, seed=6) if c.weight[0]], ids=str
+)
+def test_an_infinite_weight_is_never_multiplied_by_an_absent_input(cpu, monkeypatch, case, rng):
+    """Tap by tap would; so the strategy is changed where a weight is not finite."""
+    monkeypatch.setattr(_cpu, "choose", lambda _: tap_by_tap.compute)
+    x = np.ones(case.x, "f4")
+    weight = np.ones(case.weight, "f4")
+    weight.flat[rng.integers(weight.size)] = np.inf
+    y = cpu(x, weight, **case.call)
+    assert not np.isnan(y).any()
+
+
+GEOMETRY = Geometry(
+    batch=3, groups=2, in_channels=4, out_channels=6, in_size=(7, 5), kernel_size=(3, 4),
+    stride=(2, 3), dilation=(1, 2), pad_begin=(1, 2), out_size=(15, 14),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("elements", [1, 50, 1000, 10**6])
+def test_parts_hold_every_output_once(monkeypatch, elements):
+    monkeypatch.setattr(parts, "SMALLEST", 1)
+    times = np.zeros(GEOMETRY.out_shape, int)
+    for part in parts.split(GEOMETRY, 12, elements, 2):
+        assert times[part.out].shape == part.geometry.out_shape
+        times[part.out] += 1
+    assert (times == 1).all()
+
+
+def test_parts_are_cut_smaller_until_their_products_fit():
+    sizes = [len(list(parts.split(GEOMETRY, 12, n, 1))) for n in (1 << 20, 1 << 16)]
+    assert sizes[0] == sizes[1] == 1
+    wide = Geometry(1, 1, 64, 64, (64, 64), (2, 2), (2, 2), (1, 1), (0, 0), (128, 128))
+    products = [4 * p.geometry.out_channels * 64 * 64 for p in parts.split(wide, 4, 1 << 17, 64)]
+    assert max(products) <= 1 << 20
+    assert len(products) >= 8
+
+
+def test_outputs_far_from_every_input_do_not_make_the_parts_grow():
+    far = Geometry(1, 1, 2, 2, (4,), (3,), (2,), (1,), (-(10**6),), (2 * 10**6,))
+    for part in parts.split(far, 3, 1 << 12, 256):
+        first = part.geometry.pad_begin[0] // 2
+        last = (part.geometry.pad_begin[0] + part.geometry.out_size[0]) // 2
+        assert max(last, part.geometry.in_size[0]) - min(first, 0) < 10**4
+
+
+@pytest.mark.parametrize(
+    ("geometry", "strategy"),
+    [
+        (GEOMETRY, overlap_add.compute),
+        (Geometry(1, 8, 8, 8, (9,), (3,), (2,), (1,), (0,), (19,)), tap_by_tap.compute),
+        (Geometry(1, 4, 4, 8, (9,), (3,), (2,), (1,), (0,), (19,)), tap_by_tap.compute),
+        (Geometry(1, 1, 8, 8, (99,) * 2, (99,) * 2, (1,) * 2, (1,) * 2, (0,) * 2, (197,) * 2),
+         tap_by_tap.compute),
+        (Geometry(1, 1, 1026, 1, (1000,), (1024,), (256,), (1,), (0,), (256768,)),
+         overlap_add.compute),
+    ],
+    ids=["dense", "depthwise", "depthwise, two outputs each", "large kernel", "iSTFT"],
+)  # fmt: skip
+def test_the_geometry_alone_chooses_the_strategy(geometry, strategy):
+    assert _cpu.choose(geometry) is strategy
