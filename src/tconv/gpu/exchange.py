@@ -1,0 +1,33 @@
+"""CuPy arrays on memory, and on streams, of other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def current(device: int, stream: int) -> Iterator[None]:
+    """Let CuPy compute on a device, on the stream with this handle."""
+    from . import why_not
+
+    reason = why_not()
+    if reason is not None:
+        raise RuntimeError(f"tconv cannot compute on CUDA tensors: {reason}")
+    import cupy
+
+    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
+        yield
+
+
+def array(source: Any, *, bfloat16: bool) -> Any:
+    """Return a CuPy array on a DLPack source, for bfloat16 on one of its bits as int16."""
+    import cupy
+
+    result = cupy.from_dlpack(source)
+    if not bfloat16:
+        return result
+    import ml_dtypes
+
+    return result.view(ml_dtypes.bfloat16)
