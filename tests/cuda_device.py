@@ -1,0 +1,70 @@
+"""A real GPU in the place of the stand-in: the same verbs on NumPy arrays, computed by CUDA."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from tconv import _api
+from tconv.gpu import launch
+
+ALIGNED = 256
+
+
+class Cuda:
+    """CUDA's device 0; every array lies there as it lies in NumPy's memory."""
+
+    def __init__(self):
+        from tconv.gpu import compile
+
+        self.device = compile.device(0)
+
+    def verbs(self, kernel=None, tile=None):
+        """Return a function like the public verbs, for any number of axes, with a kernel forced."""
+
+        def backend(x, weight, bias, geometry, *, activation, precision, out):  # noqa: ARG001
+            return launch.transposed_conv(
+                x, weight, bias, geometry,
+                activation=activation, out=out, device=self.device, kernel=kernel, tile=tile,
+            )  # fmt: skip
+
+        functions = _api.verbs(lambda _: backend, __name__, "Computed on a GPU.")
+
+        def verb(x, weight, bias=None, *, out=None, **call):
+            x_there, weight_there = there(x)[0], there(weight)[0]
+            bias_there = None if bias is None else there(bias)[0]
+            function = functions[weight.ndim - 3]
+            if out is None:
+                return back(function(x_there, weight_there, bias_there, **call))
+            out_there, memory = there(out)
+            function(x_there, weight_there, bias_there, out=out_there, **call)
+            block(out)[...] = memory.get()
+            return out
+
+        return verb
+
+
+def there(array):
+    """Return a copy on the GPU with the same strides and alignment, and the memory it lies in."""
+    import cupy
+
+    low, _ = np.lib.array_utils.byte_bounds(array)
+    bytes_here = block(array)
+    begin = low % ALIGNED
+    memory = cupy.empty(begin + bytes_here.size, np.uint8)[begin:]
+    memory.set(bytes_here)
+    first = memory.data + (array.ctypes.data - low)
+    return cupy.ndarray(array.shape, array.dtype, memptr=first, strides=array.strides), memory
+
+
+def back(array):
+    """Return a NumPy array with the same order of axes in memory."""
+    order = np.argsort([-abs(s) for s in array.strides], kind="stable")
+    return array.transpose(*map(int, order)).get().transpose(np.argsort(order))
+
+
+def block(array):
+    """Return the bytes between an array's first and last, holes and all."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    return np.frombuffer((ctypes.c_char * (high - low)).from_address(low), np.uint8)

@@ -1,0 +1,443 @@
+"""Mistakes that one can make in the kernels; the tests must notice each of them.
+
+`MUTANTS` change the answer.  `FAULTS` are mistakes that a right answer can hide, and say which
+build of the stand-in, with which arrival of asynchronous copies, has to notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file of ``kernels/``."""
+
+    why: str
+    kernel: str
+    file: str
+    old: str
+    new: str
+    dtypes: tuple[str, ...] = ("f4", "f2")
+
+    def __str__(self):
+        return self.why
+
+
+@dataclass(frozen=True)
+class Fault(Mutant):
+    """A mistake for a sanitizer to find."""
+
+    build: str = "tsan"
+    late: bool = False
+    seen: str = "ThreadSanitizer: data race"
+
+
+OUTSIDE = "AddressSanitizer: heap-buffer-overflow"
+WRONG = "Arrays are not equal"
+
+MUTANTS = [
+    # The equations.
+    Mutant(
+        "flips the kernel",
+        "gather",
+        "geometry.cuh",
+        "k < axis.kernel_size ? k : -1;",
+        "k < axis.kernel_size ? axis.kernel_size - 1 - k : -1;",
+    ),
+    Mutant(
+        "takes one tap too many",
+        "gather",
+        "geometry.cuh",
+        "k < axis.kernel_size ?",
+        "k <= axis.kernel_size ?",
+    ),
+    Mutant(
+        "ignores that a tap may lie between the outputs",
+        "gather",
+        "geometry.cuh",
+        "remainder == 0 && k",
+        "k",
+    ),
+    Mutant(
+        "ignores the dilation in the shifts",
+        "gather",
+        "geometry.cuh",
+        "return dense ? j : quotient(j * axis.dilation.divisor, axis.stride);",
+        "return j;",
+    ),
+    Mutant(
+        "counts dense shifts where taps are far apart",
+        "gemm",
+        "geometry.cuh",
+        "axis.dilation.divisor <= axis.stride.divisor;",
+        "true;",
+    ),
+    Mutant(
+        "forgets the phase of a tap",
+        "gather",
+        "geometry.cuh",
+        "shift * axis.stride.divisor + r, axis.dilation",
+        "shift * axis.stride.divisor, axis.dilation",
+    ),
+    Mutant(
+        "reads one input beyond the end",
+        "gather",
+        "geometry.cuh",
+        "0 <= i && i < size",
+        "0 <= i && i <= size",
+    ),
+    Mutant(
+        "reads one input before the beginning",
+        "gather",
+        "geometry.cuh",
+        "0 <= i && i < size",
+        "-1 <= i && i < size",
+    ),
+    Mutant(
+        "drops the first input", "gemm", "geometry.cuh", "0 <= i && i < size", "0 < i && i < size"
+    ),
+    Mutant(
+        "misses the last shift",
+        "gather",
+        "geometry.cuh",
+        "if (++j[a] < p.axis[a].shifts) return true;",
+        "if (++j[a] + 1 < p.axis[a].shifts) return true;",
+    ),
+    Mutant(
+        "does not begin the next axis anew", "gather", "geometry.cuh", "        j[a] = 0;\n", ""
+    ),
+    Mutant(
+        "divides inexactly",
+        "gather",
+        "geometry.cuh",
+        "by.multiplier >> by.shift)",
+        "(by.multiplier - 1) >> by.shift)",
+    ),
+    # gather.
+    Mutant(
+        "gather mixes the items of a batch",
+        "gather",
+        "gather.cu",
+        "Index x_at = n * p.x_n +",
+        "Index x_at =",
+    ),
+    Mutant("gather reads the first group", "gather", "gather.cu", "+ group * p.C * p.x_c;", ";"),
+    Mutant(
+        "gather takes the weight of the first group",
+        "gather",
+        "gather.cu",
+        "group * p.C * p.weight_c + m * p.weight_m",
+        "m * p.weight_m",
+    ),
+    Mutant(
+        "gather takes the first output channel's weight",
+        "gather",
+        "gather.cu",
+        "+ m * p.weight_m;",
+        ";",
+    ),
+    Mutant(
+        "gather forgets where the window begins",
+        "gather",
+        "gather.cu",
+        "axis.q_begin + divide(o[a] + axis.r_begin",
+        "divide(o[a] + axis.r_begin",
+    ),
+    Mutant(
+        "gather forgets the window's phase",
+        "gather",
+        "gather.cu",
+        "divide(o[a] + axis.r_begin",
+        "divide(o[a]",
+    ),
+    Mutant(
+        "gather misses the last channel", "gather", "gather.cu", "c < p.C; ++c", "c < p.C - 1; ++c"
+    ),
+    Mutant(
+        "gather multiplies absent inputs",
+        "gather",
+        "gather.cu",
+        "        if (!there) continue;\n",
+        "        if (!there) x_at = weight_at = 0;\n",
+    ),
+    Mutant(
+        "gather takes the bias of the group",
+        "gather",
+        "gather.cu",
+        "bias[channel * p.bias_m]",
+        "bias[m * p.bias_m]",
+    ),
+    Mutant(
+        "gather misses the last output",
+        "gather",
+        "gather.cu",
+        "if (rest >= p.outputs) return;",
+        "if (rest + 1 >= p.outputs) return;",
+    ),
+    Mutant(
+        "gather writes as if channels came first",
+        "gather",
+        "gather.cu",
+        "channel * p.out_m;",
+        "channel * p.axis[0].out_size.divisor;",
+    ),
+    # gemm.
+    Mutant("gemm mixes the items of a batch", "gemm", "gemm.cu", "    at += row.n * p.x_n;\n", ""),
+    Mutant(
+        "gemm takes the first group's input",
+        "gemm",
+        "gemm.cu",
+        "    x += group * p.C * p.x_c;\n",
+        "",
+    ),
+    Mutant(
+        "gemm takes the first group's weight",
+        "gemm",
+        "gemm.cu",
+        "    weight += group * p.C * p.weight_c;\n",
+        "",
+    ),
+    Mutant(
+        "gemm forgets where the window begins",
+        "gemm",
+        "gemm.cu",
+        "        row.q[a] += p.axis[a].q_begin;\n",
+        "",
+    ),
+    Mutant(
+        "gemm stores the phases in order, wherever the window begins",
+        "gemm",
+        "gemm.cu",
+        "phase + p.axis[a].r_begin, p.axis[a].stride",
+        "phase, p.axis[a].stride",
+    ),
+    Mutant(
+        "gemm counts a phase's filling as a channel",
+        "gemm",
+        "gemm.cu",
+        "index == 0 && m < p.M.divisor",
+        "index == 0 && m <= p.M.divisor",
+    ),
+    Mutant(
+        "gemm skips the first tile's bias",
+        "gemm",
+        "gemm.cu",
+        "added[j] = bias && exists[j]",
+        "added[j] = bias && exists[j] && column_block",
+    ),
+    Mutant(
+        "gemm takes the bias of the group",
+        "gemm",
+        "gemm.cu",
+        "widen(bias[channel * p.bias_m])",
+        "widen(bias[column.m * p.bias_m])",
+    ),
+    Mutant(
+        "gemm multiplies absent inputs",
+        "gemm",
+        "gemm.cu",
+        "if (row.n < 0 || input_at(row, step, p, unused))",
+        "",
+    ),
+    Mutant(
+        "gemm multiplies absent taps",
+        "gemm",
+        "gemm.cu",
+        "if (column.m < 0 || tap_at(column, step, p, unused))",
+        "",
+    ),
+    Mutant(
+        "gemm visits one step too few",
+        "gemm",
+        "gemm.cu",
+        "if (step.c < p.C) return true;",
+        "if (step.c + DEPTH < p.C) return true;",
+    ),
+    Mutant(
+        "gemm does not begin the channels of a new shift at 0",
+        "gemm",
+        "gemm.cu",
+        "        step.c = 0;\n        return advance",
+        "        return advance",
+    ),
+    Mutant(
+        "gemm skips a shift that its phase has",
+        "gemm",
+        "gemm.cu",
+        "return advance(step.j, p) && seek(step);",
+        "return advance(step.j, p) && advance(step.j, p) && seek(step);",
+    ),
+    Mutant(
+        "gemm takes blocks that mix phases for blocks of one",
+        "gemm",
+        "gemm.cu",
+        "        if (p.phase_columns.divisor % COLUMNS != 0) return true;\n",
+        "",
+    ),
+    Mutant(
+        "gemm multiplies the tile that is on its way",
+        "gemm",
+        "gemm.cu",
+        "multiply(shared.stage[now], mine",
+        "multiply(shared.stage[now ^ more], mine",
+    ),
+    Mutant(
+        "gemm stores every row in phase 0",
+        "gemm",
+        "gemm.cu",
+        "phase[j][a] = column.r[a] - p.axis[a].r_begin;",
+        "phase[j][a] = -p.axis[a].r_begin;",
+    ),
+    Mutant(
+        "gemm stores rows from q instead of q - q_begin",
+        "gemm",
+        "gemm.cu",
+        "(row.q[a] - p.axis[a].q_begin) * p.axis",
+        "row.q[a] * p.axis",
+    ),
+    Mutant(
+        "gemm exchanges two channels of a step",
+        "gemm",
+        "gemm.cu",
+        "stage.weight[c][column], weight[load]);",
+        "stage.weight[c ^ 1][column], weight[load]);",
+    ),
+    Mutant(
+        "gemm transposes plain loads",
+        "gemm",
+        "gemm.cu",
+        "stage.x[x_c(element(load))][x_row(element(load))] = x[load];",
+        "stage.x[x_c(element(load)) ^ 1][x_row(element(load))] = x[load];",
+    ),
+    # Arithmetic.
+    Mutant(
+        "truncates to bfloat16",
+        "gather",
+        "arith.cuh",
+        "bits += 0x7fff + (bits >> 16 & 1);",
+        "bits += 0;",
+        ("bfloat16",),
+    ),
+    Mutant(
+        "rounds ties up to bfloat16",
+        "gather",
+        "arith.cuh",
+        "0x7fff + (bits >> 16 & 1)",
+        "0x8000",
+        ("bfloat16",),
+    ),
+    Mutant("forgets to add the bias", "gather", "arith.cuh", "    add(sum, bias);\n", ""),
+    Mutant(
+        "conjugates",
+        "gemm",
+        "arith.cuh",
+        "multiply_add(sum.re, -a.im, b.im);",
+        "multiply_add(sum.re, a.im, b.im);",
+        ("c8",),
+    ),
+    Mutant(
+        "forgets half of the imaginary part",
+        "gather",
+        "arith.cuh",
+        "    multiply_add(sum.im, a.im, b.re);\n",
+        "",
+        ("c8",),
+    ),
+    Mutant(
+        "adds the bias to the real part alone",
+        "gather",
+        "arith.cuh",
+        "    sum.im += v.im;\n",
+        "",
+        ("c8",),
+    ),
+]
+
+FAULTS = [
+    Fault(
+        "missing barrier at the end of a step",
+        "gemm",
+        "gemm.cu",
+        "        __syncthreads();\n    }\n\n    // The pixel shuffle",
+        "    }\n\n    // The pixel shuffle",
+    ),
+    Fault(
+        "missing barrier before the first step",
+        "gemm",
+        "gemm.cu",
+        "    __syncthreads();\n    for (int now = 0;",
+        "    for (int now = 0;",
+    ),
+    Fault(
+        "missing barrier after the tables",
+        "gemm",
+        "gemm.cu",
+        "    __syncthreads();\n\n    const Steps",
+        "    const Steps",
+    ),
+    Fault(
+        "early read: the step is multiplied before the barrier that ends its loading",
+        "gemm",
+        "gemm.cu",
+        "        if (more) loader.end(shared.stage[now ^ 1]);\n        __syncthreads();\n",
+        "        __syncthreads();\n        if (more) loader.end(shared.stage[now ^ 1]);\n",
+        build="asan",
+        late=True,
+        seen=WRONG,
+    ),
+    Fault(
+        "early write: the next step overwrites the one that is multiplied",
+        "gemm",
+        "gemm.cu",
+        "if (more) loader.begin(x, weight, ahead, p, shared, shared.stage[now ^ 1]);",
+        "if (more) loader.begin(x, weight, ahead, p, shared, shared.stage[now]);",
+    ),
+    Fault(
+        "missing wait",
+        "gemm",
+        "gemm.cu",
+        "            copy_async_wait();\n",
+        "",
+        build="asan",
+        late=True,
+        seen=WRONG,
+    ),
+    Fault(
+        "out-of-bounds read of an input",
+        "gather",
+        "gather.cu",
+        "c < p.C; ++c",
+        "c <= p.C; ++c",
+        build="asan",
+        seen=OUTSIDE,
+    ),
+    Fault(
+        "out-of-bounds asynchronous copy",
+        "gemm",
+        "gemm.cu",
+        "const bool there = input_at(shared.row[row], step, p, at) && step.c + c < p.C;",
+        "const bool there = input_at(shared.row[row], step, p, at);",
+        build="asan",
+        seen=OUTSIDE,
+    ),
+    Fault(
+        "out-of-bounds write of the result",
+        "gather",
+        "gather.cu",
+        "if (rest >= p.outputs) return;",
+        "if (rest > p.outputs) return;",
+        build="asan",
+        seen=OUTSIDE,
+    ),
+    Fault(
+        "more shared memory than was asked for",
+        "gemm",
+        "gemm.cu",
+        "    Row row[ROWS];\n    Column column[COLUMNS];\n};\n"
+        'static_assert(sizeof(Shared) == SHARED_BYTES, "Python launches with SHARED_BYTES");',
+        "    Row row[ROWS + 8];\n    Column column[COLUMNS];\n};",
+        build="asan",
+        seen=OUTSIDE,
+    ),
+]

@@ -1,0 +1,280 @@
+"""A stand-in for CUDA: the kernels compiled as C++, launched by tconv's own launch code on NumPy.
+
+`Standin` is a `tconv.gpu.launch.Device`.  Its kernels are the files of ``kernels/`` with only
+``primitives.cuh`` exchanged; the threads of a block are fibres (see ``runtime.cpp``).
+
+There are three builds.  ``plain`` is quick.  The others find what a right result can hide, and need
+their sanitizer's runtime loaded before Python (`python`): ``asan``, which is AddressSanitizer
+and UndefinedBehaviorSanitizer, sees reads and writes outside arrays and shared memory; ``tsan``
+sees two threads of a block that touch the same place without a barrier between them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from tconv import _api, _config
+from tconv.gpu import launch
+from tconv.gpu.source import source
+
+HERE = Path(__file__).parent
+
+NATIVE = ["-march=native"] if platform.machine() == "x86_64" else []
+COMMON = ["-std=c++17", "-fPIC", "-shared", "-g1", "-Wno-unknown-pragmas", *NATIVE]
+BUILDS = {
+    "plain": (["-O2"], [], None),
+    "asan": (
+        ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        ["-DSTANDIN_ASAN"],
+        "libasan.so",
+    ),
+    "tsan": (["-O1", "-fsanitize=thread"], ["-DSTANDIN_TSAN"], "libtsan.so"),
+}
+"""Flags of the kernels, flags of the runtime, and the library to load before Python."""
+
+INSTALL = "the kernels did not run: install g++ or clang++ (Debian and Ubuntu: apt install g++)"
+
+
+@cache
+def compiler():
+    """Return the C++ compiler to use, or None."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def python(build, *, late=False):
+    """Return the command and the environment of a child process that uses a build by default."""
+    env = {**os.environ, "TCONV_STANDIN_BUILD": build, "TCONV_STANDIN_LATE": "1" if late else ""}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable]
+    if BUILDS[build][2] is not None:
+        env["LD_PRELOAD"] = _library(BUILDS[build][2])
+        # Python's own leaks are not what is looked for, nor are NumPy's threads.
+        env["ASAN_OPTIONS"] = "detect_leaks=0"
+        env["UBSAN_OPTIONS"] = "print_stacktrace=1"
+        env["TSAN_OPTIONS"] = "halt_on_error=1"
+        env["OPENBLAS_NUM_THREADS"] = "1"
+    if build == "tsan" and _without_randomization():
+        # ThreadSanitizer wants memory where it expects it.
+        command = ["setarch", "-R", *command]
+    return command, env
+
+
+def sanitizers():
+    """Tell whether the compiler brings the sanitizers' runtimes; clang++ calls them otherwise."""
+    return compiler() is not None and all(
+        Path(_library(library)).is_absolute() for _, _, library in BUILDS.values() if library
+    )
+
+
+def _library(name):
+    command = [compiler(), f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@cache
+def _without_randomization():
+    if shutil.which("setarch") is None:
+        return False
+    return (
+        subprocess.run(["setarch", "-R", "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+class Standin:
+    """A device whose kernels run on the CPU.
+
+    ``late`` lets asynchronous copies arrive at the wait, not at once; ``texts`` replaces files of
+    ``kernels/``, to plant a fault; ``capability`` is what the device claims to be.
+    """
+
+    def __init__(self, build=None, *, late=False, seed=0, capability=80, texts=None):
+        self.build = build or os.environ.get("TCONV_STANDIN_BUILD", "plain")
+        self.late = late or bool(os.environ.get("TCONV_STANDIN_LATE"))
+        self.seed = seed
+        self.capability = capability
+        self.texts = texts or {}
+        self.launched = []
+
+    def empty(self, shape, dtype):
+        """Return an array on a heap block of exactly its size, filled with NaN."""
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        runtime = _runtime(self.build)
+        address = runtime.standin_allocate(size)
+        block = (ctypes.c_char * size).from_address(address)
+        weakref.finalize(block, runtime.standin_free, address)
+        array = np.frombuffer(block, np.uint8)
+        array[...] = 0xFF
+        return array.view(dtype).reshape(shape)
+
+    def address(self, array):
+        return array.ctypes.data
+
+    def bytes_of(self, array):
+        itemsize = array.dtype.itemsize
+        return np.ndarray(
+            (*array.shape, itemsize), np.uint8, _buffer(array), 0, (*array.strides, 1)
+        )
+
+    def kernel(self, specialisation):
+        entry = self._entry(specialisation)
+        runtime = _runtime(self.build)
+
+        def launch_kernel(grid, block, args, *, shared_mem):
+            self.launched.append(specialisation)
+            holders = [_argument(a) for a in args]
+            pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, holders))
+            if runtime.standin_launch(
+                entry, grid[0], block[0], shared_mem, pointers, self.seed, self.late
+            ):
+                raise RuntimeError("some threads of a block never came to a barrier of the others")
+
+        return launch_kernel
+
+    def prepare(self, specialisations):
+        """Compile many specialisations at once, in few translation units."""
+        texts = {s: self._source(s) for s in sorted(set(specialisations), key=repr)}
+        missing = [s for s in texts if (self.build, texts[s]) not in _entries]
+        size = max(1, min(16, -(-len(missing) // 2)))
+        bundles = [missing[i : i + size] for i in range(0, len(missing), size)]
+        with ThreadPoolExecutor(2) as pool:
+            units = [[(s.kernel, texts[s]) for s in bundle] for bundle in bundles]
+            paths = pool.map(partial(_compile, self.build), units)
+        for bundle, path in zip(bundles, paths, strict=True):
+            library = ctypes.CDLL(str(path))
+            if self.texts:
+                path.unlink()  # nobody wants a mistake again
+            for number, specialisation in enumerate(bundle):
+                entry = getattr(library, f"entry_{number}")
+                _entries[self.build, texts[specialisation]] = entry
+
+    def verbs(self, kernel=None, tile=None):
+        """Return a function like the public verbs, for any number of axes, with a kernel forced."""
+
+        def backend(x, weight, bias, geometry, *, activation, precision, out):  # noqa: ARG001
+            return launch.transposed_conv(
+                x, weight, bias, geometry,
+                activation=activation, out=out, device=self, kernel=kernel, tile=tile,
+            )  # fmt: skip
+
+        functions = _api.verbs(lambda _: backend, __name__, "Computed on the stand-in.")
+
+        def verb(x, weight, bias=None, **call):
+            return functions[weight.ndim - 3](x, weight, bias, **call)
+
+        return verb
+
+    def _source(self, specialisation):
+        twin = (HERE / "primitives.cuh").read_text()
+        return source(specialisation, {"primitives.cuh": twin, **self.texts})
+
+    def _entry(self, specialisation):
+        key = self.build, self._source(specialisation)
+        if key not in _entries:
+            self.prepare([specialisation])
+        return _entries[key]
+
+
+class Recorder(Standin):
+    """A device that only notes which specialisations are asked for."""
+
+    def kernel(self, specialisation):
+        self.launched.append(specialisation)
+        return lambda *_, **__: None
+
+
+_entries = {}
+
+
+def _argument(value):
+    """Return the memory that holds one kernel argument."""
+    if isinstance(value, np.ndarray) and value.dtype.names is None:
+        steps = [step for n, step in zip(value.shape, value.strides, strict=True) if n > 1]
+        if value.size and any(n % value.itemsize for n in (value.ctypes.data, *steps)):
+            raise RuntimeError("misaligned address")  # a GPU refuses these as well
+        return ctypes.c_void_p(value.ctypes.data)
+    holder = (ctypes.c_char * value.nbytes).from_buffer_copy(value.tobytes())
+    return holder
+
+
+def _buffer(array):
+    """Return an object whose buffer begins at an array's first element; strides may be negative."""
+    _, high = np.lib.array_utils.byte_bounds(array)
+    return (ctypes.c_char * (high - array.ctypes.data)).from_address(array.ctypes.data)
+
+
+@cache
+def _runtime(build):
+    flags = [*COMMON, "-O2", "-fno-builtin", *BUILDS[build][1]]
+    path = _build(flags, (HERE / "runtime.cpp").read_text())
+    runtime = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    runtime.standin_launch.argtypes = [
+        ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p,
+        ctypes.c_uint64, ctypes.c_bool,
+    ]  # fmt: skip
+    runtime.standin_allocate.argtypes = [ctypes.c_size_t]
+    runtime.standin_allocate.restype = ctypes.c_void_p
+    runtime.standin_free.argtypes = [ctypes.c_void_p]
+    return runtime
+
+
+def _compile(build, kernels):
+    """Compile kernels, each (name, source), into one library with an entry for each."""
+    parts = ['#include "cuda.h"']
+    for number, (name, text) in enumerate(kernels):
+        # One name for each specialisation, since extern "C" names are the same in all namespaces.
+        unique = f"{name}_{number}"
+        parts.append(
+            f"#define {name} {unique}\nnamespace specialisation_{number} {{\n{text}\n}}\n"
+            f"#undef {name}\n"
+            f'extern "C" void entry_{number}(void** arguments)\n'
+            f"{{\n    call(specialisation_{number}::{unique}, arguments);\n}}\n"
+        )
+    return _build([*COMMON, *BUILDS[build][0]], "\n".join(parts))
+
+
+def _build(flags, text):
+    """Compile a library, unless one of the same text, flags and compiler is there already."""
+    identity = [_version(), *flags, (HERE / "cuda.h").read_text(), text]
+    key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
+    path = _folder() / f"{key}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            unit, output = Path(folder, "unit.cpp"), Path(folder, "unit.so")
+            unit.write_text(text)
+            command = [compiler(), *flags, f"-I{HERE}", str(unit), "-o", str(output)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-4000:]}")
+            output.replace(path)
+    return path
+
+
+@cache
+def _version():
+    command = [compiler(), "-v", *NATIVE, "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
+@cache
+def _folder():
+    path = _config.cache_folder() / "standin"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+if sys.byteorder != "little":
+    raise ImportError("the stand-in is written for little-endian machines")

@@ -1,0 +1,93 @@
+"""Run kernels on the stand-in against the oracle, in a process of its own.
+
+    python -m standin.check KERNEL COUNT [--dtypes ...] [--old TEXT --new TEXT --file NAME]
+
+Exits with 0 if every result is right.  The tests start it with a sanitizer's runtime loaded, and
+with faults planted in the kernels' sources: a fault may well end the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import numpy as np
+
+import cases
+import oracle
+from tconv.gpu.select import Tile
+from tconv.gpu.source import read
+
+from . import Recorder, Standin
+
+TILES = {"gather": None, "gemm": Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)}
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kernel", choices=TILES)
+    parser.add_argument("count", type=int)
+    parser.add_argument("--dtypes", nargs="+", default=["f4", "f2", "bfloat16"])
+    parser.add_argument("--axes", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--file")
+    parser.add_argument("--old")
+    parser.add_argument("--new")
+    given = parser.parse_args(arguments)
+    texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
+
+    calls = list(some_calls(given))
+    recorder = Recorder()
+    for arrays, call in calls:
+        recorder.verbs(given.kernel, TILES[given.kernel])(*arrays, **call)
+    Standin(texts=texts).prepare(recorder.launched)
+    for number, (arrays, call) in enumerate(calls):
+        device = Standin(seed=number, texts=texts)
+        x, weight, bias = (None if a is None else exact(device, a) for a in arrays)
+        y = device.verbs(given.kernel, TILES[given.kernel])(x, weight, bias, **call)
+        oracle.assert_exact(y, oracle.transposed_conv(*arrays, **call), x.dtype)
+
+
+def planted(file, old, new):
+    """Return a source with a fault in it."""
+    text = read(file)
+    if text.count(old) != 1:
+        raise SystemExit(f"{file} holds {old!r} {text.count(old)} times")
+    return text.replace(old, new)
+
+
+def some_calls(given):
+    """Yield arrays and arguments: whole numbers, and an infinity among ones.
+
+    Dtypes take turns from geometry to geometry.
+    """
+    dtypes = [np.dtype(name) for name in given.dtypes]
+    chosen = [case for case in cases.NAMED if 0 not in (*case.x, *case.weight)]
+    chosen += [case for case in cases.random_cases(given.count, seed=11) if 0 not in case.x]
+    chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
+    for number, case in enumerate(chosen):
+        rng = np.random.default_rng(number)
+        dtype = dtypes[number % len(dtypes)]
+        x, weight, bias = case.integers(dtype, rng)
+        yield (x, weight, bias), case.call
+        if len(case.x) == len(case.weight):
+            order = (0, *range(2, x.ndim), 1)
+            last = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
+            yield (last, weight, bias), case.call
+        if dtype.kind == "f":
+            for place in (0, 1):
+                arrays = [np.ones(case.x, dtype), np.ones(case.weight, dtype), None]
+                arrays[place].flat[rng.integers(arrays[place].size)] = np.inf
+                yield tuple(arrays), case.call
+
+
+def exact(device, array):
+    """Return an array with the same memory order on a heap block of exactly its size."""
+    order = np.argsort([-abs(s) for s in array.strides], kind="stable")
+    block = device.empty(tuple(array.shape[a] for a in order), array.dtype)
+    copy = block.transpose(np.argsort(order))
+    copy[...] = array
+    return copy
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

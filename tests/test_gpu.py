@@ -1,0 +1,311 @@
+"""The way to the card, as far as it goes without one: selection, sources, plans and arguments."""
+
+import re
+import sys
+from dataclasses import replace
+from functools import cache
+from math import prod
+from types import ModuleType
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import oracle
+import standin
+from tconv import gpu
+from tconv._geometry import Geometry
+from tconv.commands.bench import suite
+from tconv.gpu.params import layout, params
+from tconv.gpu.select import KERNELS, TILES, Strides, contiguous, select
+from tconv.gpu.source import kernels, read, source
+
+SUITE = suite.load(cpu=False)
+DOUBLING = Geometry(
+    batch=8, groups=1, in_channels=128, out_channels=64, in_size=(256, 256), kernel_size=(2, 2),
+    stride=(2, 2), dilation=(1, 1), pad_begin=(0, 0), out_size=(512, 512),
+)  # fmt: skip
+
+
+def strides(geometry):
+    return Strides(
+        x=contiguous(geometry.x_shape),
+        weight=contiguous(geometry.weight_shape),
+        bias=1,
+        out=contiguous(geometry.out_shape),
+    )
+
+
+def choose(geometry, dtype="float32", **options):
+    return select(geometry, dtype, strides(geometry), **options)
+
+
+@cache
+def plan(name, dtype="float32", **options):
+    layer = next(layer for layer in SUITE if layer.name == name)
+    g = layer.geometry
+    return gpu.plan(g.x_shape, g.weight_shape, dtype, **layer.arguments, **options)
+
+
+# --- selection ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
+def test_the_batch_changes_neither_kernel_nor_tile(layer):
+    choices = [choose(replace(layer.geometry, batch=n)) for n in (1, 2, 3, 64, 70_000)]
+    assert len({(c.specialisation.kernel, c.specialisation.tile) for c in choices}) == 1
+
+
+def test_a_new_image_size_compiles_nothing():
+    sizes = [(7, 9), (256, 256), (31, 1000)]
+    chosen = {
+        choose(replace(DOUBLING, in_size=s, out_size=(2 * s[0], 2 * s[1]))).specialisation
+        for s in sizes
+    }
+    assert len(chosen) == 1
+
+
+def test_depthwise_layers_take_the_gather_and_dense_ones_the_gemm():
+    for name in ("fcn8s-depthwise", "centernet-up", "bigvgan-depthwise", "depthwise-47341"):
+        assert plan(name).choice.specialisation.kernel == "gather"
+    for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "istft-trt", "dcgan-rgb"):
+        assert plan(name).choice.specialisation.kernel == "gemm"
+
+
+def test_few_output_channels_take_a_narrow_tile_that_mixes_phases():
+    choice = plan("dcgan-rgb").choice
+    assert choice.specialisation.tile.columns == 16
+    assert choice.phase_columns == 3
+
+
+def test_phases_with_different_taps_get_blocks_of_their_own():
+    choice = plan("monai-3d").choice  # k3 s2: 1 to 8 taps
+    assert choice.phase_columns % choice.specialisation.tile.columns == 0
+
+
+@pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_layer_fits_a_launch(layer, kernel):
+    for dtype in ("float16", "float32", "complex128"):
+        choice = choose(layer.geometry, dtype, kernel=kernel)
+        assert 0 < choice.blocks < 2**31
+        assert choice.specialisation.threads <= 1024
+        assert choice.specialisation.shared_bytes <= 48 << 10
+
+
+def test_every_block_of_the_gemm_computes_something_and_all_outputs_have_a_block():
+    for layer in SUITE:
+        g = layer.geometry
+        choice = choose(g, kernel="gemm")
+        tile = choice.specialisation.tile
+        covered = g.groups * choice.row_blocks * tile.rows * choice.column_blocks * tile.columns
+        assert covered >= prod(g.out_shape)
+
+
+def test_asynchronous_copies_need_compute_capability_8_and_elements_of_4_bytes():
+    assert not choose(DOUBLING, capability=75).specialisation.asynchronous
+    assert choose(DOUBLING, capability=80).specialisation.asynchronous
+    assert not choose(DOUBLING, "float16", capability=90).specialisation.asynchronous
+
+
+def test_offsets_have_64_bits_only_where_an_array_needs_them():
+    small = replace(DOUBLING, batch=100)
+    large = replace(DOUBLING, batch=200)  # 200 * 64 * 512 * 512 > 2^31
+    assert choose(small).specialisation.index_bits == 32
+    assert choose(large).specialisation.index_bits == 64
+
+
+def test_channels_last_is_read_off_the_strides():
+    x, out = DOUBLING.x_shape, DOUBLING.out_shape
+    last = [(s[1] * s[2] * s[3], 1, s[3] * s[1], s[1]) for s in (x, out)]
+    chosen = select(DOUBLING, "float32", replace(strides(DOUBLING), x=last[0], out=last[1]))
+    assert chosen.specialisation.x_channels_last
+    assert chosen.specialisation.out_channels_last
+    plain = choose(DOUBLING).specialisation
+    assert not plain.x_channels_last
+    assert not plain.out_channels_last
+
+
+def test_a_kernel_asked_for_by_name_is_the_one_that_runs():
+    for kernel in KERNELS:
+        choice = choose(DOUBLING, kernel=kernel)
+        assert choice.specialisation.kernel == kernel
+        assert choice.reason == "asked for by name"
+    tile = TILES[4][2]
+    assert choose(DOUBLING, kernel="gemm", tile=tile).specialisation.tile == tile
+
+
+# --- arguments ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_the_struct_has_no_holes_so_that_cuda_and_numpy_lay_it_out_alike(axes, bits):
+    struct = layout(axes, bits)
+    numbers = 25 + 23 * axes
+    assert struct.itemsize == numbers * bits // 8
+    assert struct.itemsize < 4096  # what a kernel takes by value
+
+
+def test_the_division_constants_divide_exactly(rng):
+    numbers = [*rng.integers(0, 2**31, 1000).tolist(), 0, 1, 2**31 - 1, 2**31 - 2, 2**30]
+    divisors = [*range(1, 200), *rng.integers(1, 2**31, 200).tolist(), 2**31 - 1, 2**30, 2**30 + 1]
+    for divisor in divisors:
+        g = replace(DOUBLING, stride=(divisor, 2))
+        struct = params(choose(replace(g, stride=(2, 2))), g, strides(g))
+        _, multiplier, shift = struct["axis"]["stride"][0, 0].item()
+        assert multiplier < 2**32
+        for n in (*numbers, divisor - 1, divisor):
+            assert n * multiplier >> shift == n // divisor
+
+
+# --- sources ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_source_stands_alone(kernel):
+    text = source(choose(DOUBLING, kernel=kernel).specialisation)
+    assert "#include" not in text
+    assert "#pragma once" not in text
+    assert text.count(f"\n{kernel}(") == text.count('extern "C"') == 1
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_no_header_is_needed_but_our_own(kernel):
+    names = re.findall(r"#include (.*)", read(f"{kernel}.cu"))
+    assert names == ['"prologue.cuh"', '"primitives.cuh"', '"arith.cuh"', '"geometry.cuh"']
+
+
+def test_the_prologue_in_the_folder_declares_what_python_writes():
+    def declared(text):
+        return re.findall(r"^(?:struct|using|constexpr \w+|constexpr) (\w+)", text, re.MULTILINE)
+
+    from_python = source(choose(DOUBLING).specialisation).split("#")[0].split("// The hardware")[0]
+    written = read("prologue.cuh")
+    assert set(declared(from_python)) == set(declared(written))
+    enum = re.search(r"enum class Activation \{.*\}", written)[0]
+    assert enum in from_python
+
+
+def test_all_inline_assembly_is_in_the_primitives():
+    for path in kernels().iterdir():
+        if path.name.endswith((".cu", ".cuh")) and path.name != "primitives.cuh":
+            assert "asm" not in path.read_text()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_is_in_the_table_of_the_lecture(kernel):
+    assert f"`{kernel}.cu`" in (kernels() / "README.md").read_text()
+
+
+# --- calls --------------------------------------------------------------------------------------
+
+
+class OnDevice(np.ndarray):
+    """NumPy memory that stands for a device's, with CuPy's ``device``."""
+
+    made_current = 0
+
+    @property
+    def device(self):
+        return self
+
+    id = 3
+
+    def __enter__(self):
+        OnDevice.made_current += 1
+
+    def __exit__(self, *error):
+        OnDevice.made_current -= 1
+
+
+class CurrentDevice(standin.Standin):
+    """A device that must be current whenever it is used."""
+
+    def kernel(self, specialisation):
+        assert OnDevice.made_current == 1
+        return super().kernel(specialisation)
+
+    def empty(self, shape, dtype):
+        assert OnDevice.made_current == 1
+        return super().empty(shape, dtype).view(OnDevice)
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    """A machine with a GPU, as far as `tconv.gpu` can tell, and a CuPy that copies to it."""
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    from tconv.gpu import compile
+
+    asked = []
+    monkeypatch.setattr(gpu, "why_not", lambda: None)
+    monkeypatch.setattr(compile, "device", lambda n: asked.append(n) or CurrentDevice())
+    cupy = ModuleType("cupy")
+    cupy.ndarray, cupy.asarray, cupy.asnumpy = OnDevice, lambda a: a.view(OnDevice), np.asarray
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return asked
+
+
+@pytest.mark.parametrize("precision", [None, "ieee", "tf32", "tf32x3"])
+def test_arrays_on_a_device_are_computed_with_that_device_current(with_gpu, precision, rng):
+    arrays = [rng.integers(-8, 9, s).astype("f4") for s in ((2, 4, 5), (4, 3, 4), (3,))]
+    x, weight, bias = (a.view(OnDevice) for a in arrays)
+    g = Geometry(2, 1, 4, 3, (5,), (4,), (2,), (1,), (1,), (10,))
+    y = gpu.transposed_conv(x, weight, bias, g, activation="relu", precision=precision)
+    answer = oracle.transposed_conv(*arrays, stride=2, padding=1, activation="relu")
+    oracle.assert_exact(np.asarray(y), answer, np.float32)
+    assert with_gpu == [3]
+    assert OnDevice.made_current == 0
+
+
+@pytest.mark.usefixtures("with_gpu")
+def test_numpy_arrays_go_to_the_gpu_and_come_back_in_their_memory_order(rng):
+    x = np.ascontiguousarray(rng.integers(-8, 9, (2, 5, 6, 4)).astype("f4")).transpose(0, 3, 1, 2)
+    weight = rng.integers(-8, 9, (4, 3, 2, 2)).astype("f4")
+    answer = oracle.transposed_conv(x, weight, stride=2)
+    for swapped in (x, x.astype(">f4")):
+        y = gpu.transposed_conv2d(swapped, weight, stride=2)
+        assert type(y) is np.ndarray
+        np.testing.assert_array_equal(y, answer)
+        assert y.transpose(0, 2, 3, 1).flags.c_contiguous
+    out = np.empty((2, 3, 10, 24), "f4")[..., ::2]
+    assert gpu.transposed_conv2d(x, weight, stride=2, out=out) is out
+    np.testing.assert_array_equal(out, answer)
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_would_run_and_why():
+    text = str(plan("unet-top"))
+    assert text.startswith("gemm on float32, compute capability 8.0\n")
+    assert "because     100% of the products in the gemm kernel's tiles are wanted" in text
+    assert "tile        128 rows (n, q) x 64 columns (phase, m), 16 channels a step" in text
+    assert "grid        16384 blocks of 128 threads" in text
+    assert "asynchronous copies, 32-bit offsets" in text
+    assert "work        3.44e+10 FLOP, at least 8.05e+08 bytes" in text
+
+
+def test_a_plan_says_what_becomes_of_the_precision_asked_for():
+    for precision in ("tf32", "tf32x3"):
+        text = str(plan("unet-top", precision=precision))
+        assert f"precision   float32, more exact than the {precision} asked for" in text
+    assert "precision" not in str(plan("unet-top", precision="ieee"))
+
+
+def test_a_plan_takes_any_dtype_spelling_memory_order_and_device():
+    for dtype in ("bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)):
+        p = gpu.plan((1, 8, 9), (8, 8, 4), dtype, channels_last=True, capability=75)
+        assert p.choice.specialisation.dtype == "bfloat16"
+        assert p.choice.specialisation.x_channels_last
+        assert str(p).startswith("gemm on bfloat16, compute capability 7.5\n")
+
+
+def test_a_plan_refuses_what_the_verbs_refuse():
+    with pytest.raises(ValueError, match=r"^weight has 3 input channels"):
+        gpu.plan((1, 4, 9), (3, 8, 4))
+    with pytest.raises(TypeError, match=r"^precision='tf32' is for float32 but x is float64$"):
+        gpu.plan((1, 4, 9), (4, 8, 4), "float64", precision="tf32")
+    with pytest.raises(TypeError, match=r"^x is bool"):
+        gpu.plan((1, 4, 9), (4, 8, 4), bool)

@@ -1,0 +1,130 @@
+"""NVRTC compiles every kernel for every architecture, without a GPU; cubins are cached on disk."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tconv import gpu
+from tconv.gpu.source import source
+
+pytestmark = pytest.mark.nvrtc
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def compile():
+    from tconv.gpu import compile
+
+    return compile
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TCONV_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def text():
+    return source(gpu.plan((1, 1, 5), (1, 1, 3)).choice.specialisation)
+
+
+def test_the_architecture_is_the_newest_that_the_device_runs(compile):
+    names = {75: "sm_75", 80: "sm_80", 86: "sm_86", 89: "sm_89", 90: "sm_90a", 100: "sm_100"}
+    for capability, name in names.items():
+        assert compile.architecture(capability) == name
+    with pytest.raises(RuntimeError, match=r"cannot compile for compute capability 1\.3; install"):
+        compile.architecture(13)
+
+
+def test_a_cubin_is_compiled_once(compile, cache, text, monkeypatch):
+    path = compile.cubin(text, "sm_80")
+    assert path.parent == cache
+    assert path.read_bytes().startswith(b"\x7fELF")
+    monkeypatch.setattr(compile, "compiled", None)
+    assert compile.cubin(text, "sm_80") == path
+
+
+def test_other_sources_and_architectures_have_other_cubins(compile, cache, text):
+    paths = {
+        compile.cubin(t, arch) for t in (text, text + "\n// more\n") for arch in ("sm_80", "sm_90a")
+    }
+    assert len(paths) == len(list(cache.iterdir())) == 4
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF, but no more"], ids=["empty", "cut off"])
+def test_a_damaged_cubin_is_built_anew(compile, cache, text, damage):  # noqa: ARG001
+    path = compile.cubin(text, "sm_80")
+    whole = path.read_bytes()
+    path.write_bytes(damage)
+    assert compile.cubin(text, "sm_80").read_bytes() == whole
+
+
+def test_many_at_once_leave_one_whole_cubin(compile, cache, text):
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: compile.cubin(text, "sm_80"), range(8)))
+    assert len(paths) == len(list(cache.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(compile, tmp_path, monkeypatch, text):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("TCONV_CACHE_DIR", str(blocked / "cache"))
+    assert compile.cubin(text, "sm_80").exists()
+
+
+def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(compile):
+    with pytest.raises(RuntimeError, match=r"(?s)^NVRTC refuses a kernel for sm_80:.*not_a_type"):
+        compile.compiled("not_a_type x;", "sm_80")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_device_compiles_and_loads_each_kernel_once(compile, monkeypatch):
+    cupy = pytest.importorskip("cupy")
+    loaded = []
+
+    class RawModule:
+        def __init__(self, *, path):
+            assert Path(path).read_bytes().startswith(b"\x7fELF")
+            loaded.append(self)
+
+        def get_function(self, name):
+            return name, object()
+
+    monkeypatch.setattr(cupy, "RawModule", RawModule)
+    monkeypatch.setattr(cupy.cuda, "Device", lambda _: SimpleNamespace(compute_capability="86"))
+    device = compile.CudaDevice(0)
+    assert device.capability == 86
+    specialisation = gpu.plan((1, 1, 5), (1, 1, 3)).choice.specialisation
+    with ThreadPoolExecutor(4) as pool:
+        kernels = set(pool.map(device.kernel, [specialisation] * 8))
+    assert len(kernels) == len(loaded) == 1
+    assert kernels.pop()[0] == specialisation.kernel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "int32", "int64"])
+@pytest.mark.parametrize("channels", [1, 64])
+def test_the_other_dtypes_compile_for_every_architecture_without_a_spill(compile, dtype, channels):
+    for capability in (75, 80, 86, 89, 90, 100, 120):
+        plan = gpu.plan((1, channels, 5, 5), (channels, channels, 3, 3), dtype, stride=2,
+                        capability=capability)  # fmt: skip
+        text = source(plan.choice.specialisation)
+        name = compile.architecture(capability)
+        _, log = compile.compiled(text, name, "--ptxas-options=-v")
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
+        assert "warning" not in log
+
+
+@pytest.mark.slow
+def test_what_the_suite_chooses_compiles_for_every_architecture_without_a_spill_or_a_warning():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/static_table.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

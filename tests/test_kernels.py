@@ -1,0 +1,405 @@
+"""Every CUDA kernel computes the definition: the sources themselves, run on the stand-in for CUDA.
+
+Each test drives each kernel by name through the public verbs.  The gemm kernel runs with a tile so
+small that even these geometries have many blocks, and with the tiles that tconv really launches.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+import cases
+import oracle
+import standin
+import test_torch
+from cuda_device import Cuda
+from standin import Recorder, Standin
+from tconv.gpu.select import TILES, TYPES, Tile
+
+SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
+UPSAMPLING = cases.Case("upsampling", "1-D", (2, 4, 40), (4, 5, 4), {"stride": 2, "padding": 1})
+FLAT = [case for case in cases.NAMED if len(case.weight) == 4 and 0 not in case.x]
+KERNELS = {"gather": ("gather", None), "gemm": ("gemm", SMALL)}
+RANDOM = cases.random_cases(int(os.environ.get("TCONV_CASES", "510")), seed=3)
+FULL = [case for case in RANDOM if 0 not in case.x and case.bias]
+
+
+def channels_last(x):
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).transpose(
+        0, x.ndim - 1, *range(1, x.ndim - 1)
+    )
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """Compile in a few units what most tests need, instead of one by one."""
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    recorder = Recorder()
+    for case in (case for case in RANDOM[:40] if 0 not in case.x):
+        for dtype in cases.DTYPES:
+            x, weight, bias = case.integers(dtype, np.random.default_rng(0))
+            for name, tile in KERNELS.values():
+                conv = recorder.verbs(name, tile)
+                conv(x, weight, bias, **case.call)
+                if len(case.x) == len(case.weight):
+                    conv(channels_last(x), weight, bias, **case.call)
+    for name, tile in KERNELS.values():
+        for activation in oracle.ACTIVATIONS:
+            for dtype in cases.FLOATS:
+                x, weight, bias = UPSAMPLING.reals(dtype, np.random.default_rng(0))
+                recorder.verbs(name, tile)(
+                    x, weight, bias, activation=activation, **UPSAMPLING.call
+                )
+    for dtype in (np.dtype("f4"), np.dtype("f8"), np.dtype("c16")):
+        x, weight, bias = FLAT[0].integers(dtype, np.random.default_rng(0))
+        for tile in TILES[TYPES[dtype.name].accumulator_bytes]:
+            for capability in (75, 80):
+                recorder.capability = capability
+                recorder.verbs("gemm", tile)(x, weight, bias, **FLAT[0].call)
+    Standin().prepare(recorder.launched)
+
+
+@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """What runs the kernels: the stand-in, and with ``-m gpu`` a GPU."""
+    if request.param == "cuda":
+        return Cuda()
+    request.getfixturevalue("compiled")
+    return Standin()
+
+
+@pytest.fixture(params=KERNELS)
+def gpu(request, device):
+    """The verbs, computed by one kernel."""
+    return device.verbs(*KERNELS[request.param])
+
+
+@pytest.mark.parametrize("case", cases.NAMED, ids=str)
+def test_named_cases_are_exact_on_integers_in_every_dtype(gpu, case, rng):
+    for dtype in cases.DTYPES:
+        x, weight, bias = case.integers(dtype, rng)
+        y = gpu(x, weight, bias, **case.call)
+        assert y.shape == case.out
+        oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), dtype)
+
+
+@pytest.mark.parametrize("case", RANDOM, ids=str)
+def test_random_geometries_are_exact_on_integers_in_every_dtype(gpu, case, rng):
+    for dtype in cases.DTYPES:
+        x, weight, bias = case.integers(dtype, rng)
+        y = gpu(x, weight, bias, **case.call)
+        oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), dtype)
+
+
+@pytest.mark.parametrize("case", RANDOM[::5], ids=str)
+def test_reals_lie_within_the_bound(gpu, case, rng):
+    for dtype in (*cases.FLOATS, *cases.COMPLEX):
+        x, weight, bias = case.reals(dtype, rng)
+        answer = oracle.transposed_conv(x, weight, bias, **case.call)
+        limit = oracle.bound(x, weight, bias, **case.call)
+        oracle.assert_within(gpu(x, weight, bias, **case.call), answer, limit)
+
+
+@pytest.mark.parametrize("case", RANDOM[::4], ids=str)
+def test_channels_last_memory_is_computed_as_it_lies_and_gives_the_same_order(gpu, case, rng):
+    if len(case.x) != len(case.weight):
+        case = cases.Case("batched", case.why, (1, *case.x), case.weight, case.call, bias=case.bias)
+    for dtype in cases.DTYPES:
+        x, weight, bias = case.integers(dtype, rng)
+        y = gpu(channels_last(x), weight, bias, **case.call)
+        oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), dtype)
+        if min(x.shape[1:]) > 1 and min(y.shape) > 1:
+            assert y.transpose(0, *range(2, y.ndim), 1).flags.c_contiguous
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("case", test_torch.SWEEP[::3], ids=str)
+def test_integers_give_the_same_elements_as_pytorch(gpu, case, rng):
+    functional = pytest.importorskip("torch").nn.functional
+    x, weight, bias = case.integers(np.dtype("f4"), rng)
+    y = gpu(x, weight, bias, **case.call)
+    np.testing.assert_array_equal(y, test_torch.peer(functional, case, x, weight, bias))
+
+
+def assert_every_tile_is_exact(case, dtype, rng, device):
+    x, weight, bias = case.integers(dtype, rng)
+    # On the stand-in with and without asynchronous copies.
+    older = [Standin(capability=75)] if isinstance(device, Standin) else []
+    answer = oracle.transposed_conv(x, weight, bias, **case.call)
+    for tile in TILES[TYPES[dtype.name].accumulator_bytes]:
+        for one in (device, *older):
+            gpu = one.verbs("gemm", tile)
+            oracle.assert_exact(gpu(x, weight, bias, **case.call), answer, dtype)
+
+
+@pytest.mark.parametrize("case", FLAT[::2], ids=str)
+def test_every_tile_that_is_launched_computes_the_same(case, device, rng):
+    for dtype in (np.dtype("f4"), np.dtype("f8"), np.dtype("c16")):
+        assert_every_tile_is_exact(case, dtype, rng, device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*cases.NAMED, *RANDOM[:100]], ids=str)
+def test_every_tile_computes_the_same_in_every_dtype_and_number_of_axes(case, device, rng):
+    for dtype in cases.DTYPES:
+        assert_every_tile_is_exact(case, dtype, rng, device)
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+LAYER = cases.Case(
+    "layer", "every number different",
+    (2, 6, 5, 4), (6, 3, 3, 4), {"stride": (2, 3), "padding": (1, 2), "groups": 2}, (2, 6, 9, 9),
+)  # fmt: skip
+
+
+def strided(array, rng):
+    """Return equal arrays that lie in memory in strange ways."""
+    spread = np.zeros([2 * n + 1 for n in array.shape], array.dtype)
+    spread[tuple(slice(1, None, 2) for _ in array.shape)] = array
+    yield spread[tuple(slice(1, None, 2) for _ in array.shape)]
+    axes = rng.permutation(array.ndim)
+    yield np.ascontiguousarray(array.transpose(axes)).transpose(np.argsort(axes))
+    yield np.flip(np.ascontiguousarray(np.flip(array)))
+    yield np.asfortranarray(array)
+    unaligned = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    unaligned[...] = array
+    assert unaligned.ctypes.data % array.dtype.itemsize
+    yield unaligned
+    record = np.dtype([("before", "u1"), ("element", array.dtype)])
+    records = np.zeros(array.shape, record)
+    records["element"] = array
+    yield records["element"]
+    array.flags.writeable = False
+    yield array
+
+
+def test_inputs_may_lie_in_memory_in_any_way(gpu, rng):
+    for dtype in cases.DTYPES:
+        x, weight, bias = LAYER.integers(dtype, rng)
+        answer = oracle.transposed_conv(x, weight, bias, **LAYER.call)
+        for operands in zip(strided(x, rng), strided(weight, rng), strided(bias, rng), strict=True):
+            oracle.assert_exact(gpu(*operands, **LAYER.call), answer, dtype)
+
+
+def test_broadcast_inputs_are_read_where_they_are(gpu):
+    x = np.broadcast_to(np.float32(3), LAYER.x)
+    weight = np.broadcast_to(np.arange(4, dtype="f4"), LAYER.weight)
+    bias = np.broadcast_to(np.float32(7), 6)
+    answer = oracle.transposed_conv(x, weight, bias, **LAYER.call)
+    oracle.assert_exact(gpu(x, weight, bias, **LAYER.call), answer, x.dtype)
+
+
+def test_out_may_have_any_strides_and_nothing_around_it_is_written(gpu, rng):
+    x, weight, bias = LAYER.integers(np.dtype("f4"), rng)
+    answer = oracle.transposed_conv(x, weight, bias, **LAYER.call)
+    n, m, h, w = LAYER.out
+    for buffer, view in [
+        (np.empty((n, m + 3, h + 2, w + 5), "f4"), lambda b: b[:, 1:-2, 1:-1, 2:-3]),
+        (np.empty((n, h, w, m + 4), "f4"), lambda b: b[..., 3:-1].transpose(0, 3, 1, 2)),
+        (np.empty((n, m, 2 * h, 3 * w), "f4"), lambda b: b[:, :, ::-2, ::3]),
+        (np.empty((w, h, m, n), "f4"), lambda b: b.T),
+        (np.empty(n * m * h * w * 4 + 1, "u1"), lambda b: b[1:].view("f4").reshape(n, m, h, w)),
+        (np.empty((n, m, h, w), [("a", "u2"), ("y", "f4")]), lambda b: b["y"]),
+    ]:
+        poison = np.frombuffer(rng.bytes(buffer.nbytes), buffer.dtype).reshape(buffer.shape)
+        buffer[...] = poison
+        out = view(buffer)
+        assert gpu(x, weight, bias, out=out, **LAYER.call) is out
+        oracle.assert_exact(out, answer, x.dtype)
+        expected = poison.copy()
+        view(expected)[...] = answer
+        assert buffer.tobytes() == expected.tobytes()
+
+
+def test_inputs_are_never_written(gpu, rng):
+    arrays = LAYER.integers(np.dtype("f4"), rng)
+    copies = [a.copy() for a in arrays]
+    gpu(*arrays, **LAYER.call)
+    for array, copy in zip(arrays, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_contiguous_inputs_are_not_copied_and_one_kernel_is_launched(rng):
+    device = Standin()
+    allocated = []
+    device.empty = lambda shape, dtype: allocated.append(shape) or np.empty(shape, dtype)
+    device.verbs("gemm", SMALL)(*LAYER.integers(np.dtype("f4"), rng), **LAYER.call)
+    assert allocated == [LAYER.out]
+    assert len(device.launched) == 1
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_seventy_thousand(gpu, rng):
+    x = rng.integers(-8, 9, (70_000, 2, 2)).astype("f4")
+    weight = rng.integers(-8, 9, (2, 1, 2)).astype("f4")
+    y = gpu(x, weight, stride=2)
+    oracle.assert_exact(y, oracle.transposed_conv(x, weight, stride=2), x.dtype)
+
+
+HUGE = [
+    ("x", lambda big: {"x": big[: 2**31 + 1 : 2**30].reshape(1, 1, 3)}),
+    ("x backwards", lambda big: {"x": big[2**31 :: -(2**30)].reshape(1, 1, 3)}),
+    ("channels", lambda big: {"x": big[: 2**31 + 1 : 2**30].reshape(1, 3, 1)}),
+    ("batch", lambda big: {"x": big[: 2**31 + 1 : 2**30].reshape(3, 1, 1)}),
+    ("weight", lambda big: {"weight": big[: 2**31 + 1 : 2**30].reshape(1, 1, 3)}),
+    ("weight's channels", lambda big: {"weight": big[: 2**31 + 1 : 2**30].reshape(1, 3, 1)}),
+    ("bias", lambda big: {"bias": big[: 2**31 + 1 : 2**30]}),
+    ("out", lambda big: {"out": big[: 2**31 + 1 : 2**30].reshape(1, 1, 3)}),
+    ("out's channels", lambda big: {"out": big[: 2**31 + 1 : 2**30].reshape(1, 3, 1)}),
+]
+
+
+@pytest.mark.parametrize("where", [view for _, view in HUGE], ids=[name for name, _ in HUGE])
+def test_offsets_beyond_2_to_the_31_elements(gpu, where):
+    big = np.zeros(2**31 + 1, np.float16)  # pages that nobody touches take no memory
+    arrays = where(big)
+    x = arrays.get("x", np.ones((1, 1, 1), np.float16))
+    _, c, size = x.shape
+    out = arrays.get("out")
+    m, k = (1, 1) if out is None else (out.shape[1], out.shape[2] - size + 1)
+    weight = arrays.get("weight", np.ones((c, m if "bias" not in arrays else 3, k), np.float16))
+    bias = arrays.get("bias")
+    for number, array in enumerate([x, weight] + ([] if bias is None else [bias])):
+        array[...] = (np.arange(array.size) + 2 + number).reshape(array.shape)
+    answer = oracle.transposed_conv(x, weight, bias)
+    oracle.assert_exact(gpu(x, weight, bias, out=out), answer, x.dtype)
+
+
+EXTREME = [
+    cases.Case("stride", "indices past 2^31, arrays of a few elements",
+               (1, 2, 2), (2, 3, 2), {"stride": 2**40, "padding": ((0, 2**40 - 5),)}),
+    cases.Case("the far end", "the window lies past 2^31",
+               (1, 2, 2), (2, 3, 2), {"stride": 2**40, "padding": ((2**40 - 2, 0),)}),
+    cases.Case("dilation", "taps past 2^31",
+               (1, 2, 2), (2, 3, 2), {"dilation": 2**33, "padding": ((2**33 - 1, 0),)}),
+    cases.Case("one input, one output", "arrays without a stride, the tap past 2^31",
+               (1, 2, 1), (2, 3, 2), {"dilation": 2**33, "padding": ((2**33, 0),)}),
+    cases.Case("stride at the edge of 32 bits", "products of indices still fit",
+               (1, 1, 2), (1, 1, 2), {"stride": 2**30 - 600, "padding": ((2**30 - 610, 0),)}),
+    cases.Case("2d", "one axis huge, one small", (1, 2, 2, 3), (2, 2, 2, 2),
+               {"stride": (2**35, 1), "padding": ((2**35 - 1, 0), (0, 0))}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXTREME, ids=str)
+def test_windows_far_out_are_computed_with_wide_indices(gpu, case, rng):
+    x, weight, bias = case.integers(np.dtype("i8"), rng)
+    expected = sparse(x, weight, bias, **case.call)
+    np.testing.assert_array_equal(gpu(x, weight, bias, **case.call), expected)
+
+
+def sparse(x, weight, bias, *, stride=1, dilation=1, padding):
+    """Return the answer without the full result in between, which would not fit in memory."""
+    axes = weight.ndim - 2
+    stride, dilation = oracle.per_axis(stride, axes), oracle.per_axis(dilation, axes)
+    size = [
+        (n - 1) * s + d * (k - 1) + 1 - sum(pair)
+        for n, k, s, d, pair in zip(
+            x.shape[2:], weight.shape[2:], stride, dilation, padding, strict=True
+        )
+    ]
+    y = np.zeros((len(x), weight.shape[1], *size), x.dtype) + bias.reshape(-1, *[1] * axes)
+    for i in np.ndindex(x.shape[2:]):
+        for k in np.ndindex(weight.shape[2:]):
+            o = [i[a] * stride[a] + k[a] * dilation[a] - padding[a][0] for a in range(axes)]
+            if all(0 <= o[a] < size[a] for a in range(axes)):
+                y[:, :, *o] += x[:, :, *i] @ weight[:, :, *k]
+    return y
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", FULL[:60], ids=str)
+@pytest.mark.parametrize("intruder", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_reach_only_the_outputs_that_they_take_part_in(gpu, case, intruder, rng):
+    for dtype in (np.dtype("f4"), cases.FLOATS[0]):
+        for place in ("x", "weight"):
+            ones = {"x": np.ones(case.x, dtype), "weight": np.ones(case.weight, dtype)}
+            ones[place].flat[rng.integers(ones[place].size)] = intruder
+            y = gpu(**ones, **case.call).astype(float)
+            np.testing.assert_array_equal(y, oracle.transposed_conv(**ones, **case.call))
+
+
+def test_every_kernel_and_tile_gives_the_same_bits(device, rng):
+    gather = device.verbs("gather")
+    for case in RANDOM[:40]:
+        x, weight, bias = case.reals(np.dtype("f4"), rng)
+        expected = gather(x, weight, bias, **case.call)
+        for tile in (SMALL, *TILES[4]):
+            y = device.verbs("gemm", tile)(x, weight, bias, **case.call)
+            assert y.tobytes() == expected.tobytes()
+
+
+def test_an_item_gives_the_same_bits_alone_and_in_any_batch(device, rng):
+    chosen = device.verbs()
+    x, weight, bias = LAYER.reals(np.dtype("f4"), rng)
+    x = np.concatenate([x, rng.standard_normal((37, *x.shape[1:])).astype("f4")])
+    together = chosen(x, weight, bias, **LAYER.call)
+    for n in (0, 1, 38):
+        alone = chosen(x[n : n + 1], weight, bias, **LAYER.call)
+        assert alone.tobytes() == together[n : n + 1].tobytes()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_order_in_which_threads_and_copies_arrive_changes_no_bit(rng):
+    x, weight, bias = LAYER.reals(np.dtype("f4"), rng)
+    results = {
+        Standin(seed=seed, late=late).verbs("gemm", SMALL)(x, weight, bias, **LAYER.call).tobytes()
+        for seed in range(5)
+        for late in (False, True)
+    }
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("name", oracle.ACTIVATIONS)
+def test_activations_lie_within_their_bound(gpu, name, rng):
+    for dtype in cases.FLOATS:
+        x, weight, bias = UPSAMPLING.reals(dtype, rng)
+        call = {"activation": name, **UPSAMPLING.call}
+        answer = oracle.transposed_conv(x, weight, bias, **call)
+        limit = oracle.bound(x, weight, bias, **call)
+        oracle.assert_within(gpu(x, weight, bias, **call), answer, limit)
+
+
+def test_relu_is_for_integers_as_well(gpu, rng):
+    for dtype in cases.INTEGERS:
+        x, weight, bias = LAYER.integers(dtype, rng)
+        answer = np.maximum(oracle.transposed_conv(x, weight, bias, **LAYER.call), 0)
+        y = gpu(x, weight, bias, activation="relu", **LAYER.call)
+        oracle.assert_exact(y, answer, dtype)
+
+
+def test_integers_wrap(gpu):
+    for dtype in cases.INTEGERS:
+        largest = np.iinfo(dtype).max
+        x, weight = np.full((1, 2, 1), largest, dtype), np.full((2, 1, 1), largest, dtype)
+        assert gpu(x, weight, np.array([5], dtype)).tolist() == [[[7]]]  # (2^31 - 1)^2 is 1
+
+
+def test_half_types_round_once_to_even_and_keep_subnormals_and_overflow_to_infinity(gpu):
+    for dtype, unit, smallest in (
+        (cases.FLOATS[0], 2.0**-10, 2.0**-24),
+        (cases.FLOATS[1], 2.0**-7, 2.0**-133),
+    ):
+        weight = np.ones((2, 1, 1), dtype)
+        largest = float(np.finfo(np.float16).max) if dtype == np.float16 else 3.3895313892515355e38
+        pairs = [
+            (1, unit / 2),
+            (1 + unit, unit / 2),
+            (smallest, smallest),
+            (largest, largest / 256),
+            (-largest, -largest),
+        ]
+        x = np.array(pairs).T[None].astype(dtype)
+        exact = x.astype(np.float64).sum(1, keepdims=True)
+        with np.errstate(over="ignore"):
+            expected = exact.astype(np.float32).astype(dtype)
+        np.testing.assert_array_equal(gpu(x, weight).astype(float), expected.astype(float))

@@ -1,0 +1,65 @@
+"""The kernels under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+
+Each runs in a child process on the stand-in for CUDA.  The mistakes of `kernel_mutants` are planted
+there one by one, and each must be noticed.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import kernel_mutants
+import standin
+
+pytestmark = pytest.mark.skipif(
+    not standin.sanitizers(), reason=f"{standin.INSTALL}; the sanitizers need g++"
+)
+
+BUILDS = [("asan", False), ("asan", True), ("tsan", False)]
+BUILD_NAMES = ["ASan and UBSan, early copies", "ASan and UBSan, late copies", "TSan"]
+
+
+def check(*arguments, build="plain", late=False):
+    """Run `standin.check` in a child process and return what became of it."""
+    python, env = standin.python(build, late=late)
+    return subprocess.run(
+        [*python, "-m", "standin.check", *arguments],
+        cwd=Path(__file__).parent, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def plant(mutant):
+    return "--file", mutant.file, "--old", mutant.old, "--new", mutant.new
+
+
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+@pytest.mark.parametrize("kernel", ["gather", "gemm"])
+def test_the_sanitizers_find_nothing(kernel, build, late):
+    done = check(kernel, "60", "--axes", "2", "--dtypes", "f4", "f2", build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+@pytest.mark.parametrize("kernel", ["gather", "gemm"])
+def test_the_sanitizers_find_nothing_in_hundreds_of_geometries(kernel, build, late):
+    dtypes = ["f4", "f2", "bfloat16", "f8", "c8", "c16", "i4", "i8"]
+    done = check(kernel, "510", "--dtypes", *dtypes, build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("fault", kernel_mutants.FAULTS, ids=str)
+def test_planted_faults_are_noticed(fault):
+    arguments = (fault.kernel, "0", "--axes", "1", "--dtypes", "f4", *plant(fault))
+    done = check(*arguments, build=fault.build, late=fault.late)
+    assert done.returncode != 0
+    assert fault.seen in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", kernel_mutants.MUTANTS, ids=str)
+def test_mutants_are_killed(mutant):
+    done = check(mutant.kernel, "40", "--dtypes", *mutant.dtypes, *plant(mutant))
+    assert done.returncode != 0
+    assert kernel_mutants.WRONG in done.stderr or done.returncode < 0, done.stderr
