@@ -59,11 +59,7 @@ def _verb(ndim: int, backend: _dispatch.Backend, module: str, where: str) -> Ver
         precision: Any = None,
         out: Any = None,
     ) -> Any:
-        arrays = {"x": x, "weight": weight}
-        arrays |= {k: v for k, v in (("bias", bias), ("out", out)) if v is not None}
-        kind = _check.kinds({name: _dispatch.kind(array) for name, array in arrays.items()}, arrays)
-        _check.devices({name: _dispatch.device(array) for name, array in arrays.items()})
-        _check.dtypes(arrays)
+        kind = library({"x": x, "weight": weight}, bias=bias, out=out)
         _check.activation(activation, x)
         _check.precision(precision, x)
         geometry = _check.geometry(
@@ -99,20 +95,36 @@ def _verb(ndim: int, backend: _dispatch.Backend, module: str, where: str) -> Ver
             return out
         return result if batched else result[0]
 
-    name = f"transposed_conv{ndim}d"
-    transposed_conv.__name__ = transposed_conv.__qualname__ = name
-    transposed_conv.__module__ = module
+    example = _EXAMPLES[ndim].format(module=module)
+    document(transposed_conv, f"transposed_conv{ndim}d", module, ndim, _DOC, where, example)
+    return transposed_conv
+
+
+def library(arrays: dict[str, Any], **optional: Any) -> str:
+    """Return the array library of the operands, which must be alike."""
+    arrays = arrays | {name: array for name, array in optional.items() if array is not None}
+    kind = _check.kinds({name: _dispatch.kind(array) for name, array in arrays.items()}, arrays)
+    _check.devices({name: _dispatch.device(array) for name, array in arrays.items()})
+    _check.dtypes(arrays)
+    return kind
+
+
+def document(
+    function: Any, name: str, module: str, ndim: int, doc: str, where: str, example: str
+) -> None:
+    """Give a public function its name, its home and its documentation."""
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = module
     axes = ("D", "H", "W")[-ndim:]
-    transposed_conv.__doc__ = _DOC.format(
+    function.__doc__ = doc.format(
         name=name,
         ndim=ndim,
         where=where,
         axes=", ".join(axes),
         out_axes=", ".join(f"{axis}_out" for axis in axes),
         taps=", ".join(f"K{axis}" for axis in axes),
-        example=_EXAMPLES[ndim].format(module=module),
+        example=example,
     )
-    return transposed_conv
 
 
 _DOC = """\
@@ -207,12 +219,12 @@ array([[[[   1,    2,   10,   20],
          [ 100,  200, 1000, 2000],
          [ 300,  400, 3000, 4000]]]])
 
-A batch of 8, from 64 to 32 channels, as the last layer of a decoder:
+A batch of 8, from 4 to 3 channels, as the last layer of a decoder:
 
->>> x = np.ones((8, 64, 16, 16), np.float32)
->>> weight = np.ones((64, 32, 4, 4), np.float32)
+>>> x = np.ones((8, 4, 16, 16), np.float32)
+>>> weight = np.ones((4, 3, 4, 4), np.float32)
 >>> transposed_conv2d(x, weight, stride=2, padding=1, activation="relu").shape
-(8, 32, 32, 32)
+(8, 3, 32, 32)
 """,
     3: """\
 A volume of one voxel becomes the kernel:

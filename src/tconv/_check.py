@@ -38,23 +38,7 @@ def geometry(
     groups: Any,
 ) -> Geometry:
     """Return the geometry of one call, or raise the error that explains it."""
-    if len(x.shape) not in (ndim + 1, ndim + 2):
-        raise ValueError(
-            f"x has {_count(len(x.shape), 'axis')} but needs {ndim + 2}, (N, C, {_axes(ndim)}), "
-            f"or {ndim + 1}, (C, {_axes(ndim)})"
-        )
-    if len(weight.shape) != ndim + 2:
-        raise ValueError(
-            f"weight has {_count(len(weight.shape), 'axis')} but needs {ndim + 2}, "
-            f"(C, M // groups, {_axes(ndim)})"
-        )
-    unbatched = len(x.shape) == ndim + 1
-    batch = 1 if unbatched else x.shape[0]
-    in_channels, in_size = x.shape[-ndim - 1], tuple(x.shape[-ndim:])
-    kernel_size = tuple(weight.shape[2:])
-    _sizes("x", in_size, len(x.shape) - ndim)
-    _sizes("weight", kernel_size, 2)
-
+    batch, in_channels, in_size, kernel_size = _shapes(ndim, x, weight, "C, M // groups")
     stride = _ints("stride", stride, ndim, least=1)
     dilation = _ints("dilation", dilation, ndim, least=1)
     groups = _int("groups", groups, least=1)
@@ -79,13 +63,80 @@ def geometry(
         batch, groups, in_channels, out_channels, in_size, kernel_size, stride, dilation,
         pad_begin, out_size,
     )  # fmt: skip
-    size = prod(result.out_shape) * x.dtype.itemsize
+    _addressable(result.out_shape, x.dtype.itemsize)
+    return result
+
+
+def conv_geometry(
+    ndim: int,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    *,
+    stride: Any,
+    padding: Any,
+    output_size: Any,
+    dilation: Any,
+    groups: Any,
+) -> Geometry:
+    """Return the geometry of the transposed convolution that this convolution is the adjoint of."""
+    batch, channels, size, kernel_size = _shapes(ndim, x, weight, "M, C // groups")
+    stride = _ints("stride", stride, ndim, least=1)
+    dilation = _ints("dilation", dilation, ndim, least=1)
+    groups = _int("groups", groups, least=1)
+    if weight.shape[0] % groups:
+        raise ValueError(
+            f"weight has {weight.shape[0]} output channels (axis 0), "
+            f"which groups={groups} does not divide"
+        )
+    if weight.shape[1] * groups != channels:
+        raise ValueError(
+            f"weight has {weight.shape[1]} input channels (axis 1) for each of groups={groups} "
+            f"but x has {channels} (axis {len(x.shape) - ndim - 1})"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ValueError(
+            f"bias has shape {tuple(bias.shape)} but must be ({weight.shape[0]},): "
+            f"weight has {weight.shape[0]} output channels (axis 0)"
+        )
+    pad_begin, out_size = _conv_window(size, kernel_size, stride, dilation, padding, output_size)
+    result = Geometry(
+        batch, groups, weight.shape[0], channels, out_size, kernel_size, stride, dilation,
+        pad_begin, size,
+    )  # fmt: skip
+    _addressable(result.x_shape, x.dtype.itemsize)
+    return result
+
+
+def _shapes(
+    ndim: int, x: Any, weight: Any, weight_channels: str
+) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
+    """Return the batch, the channels and the spatial size of x, and the size of the kernel."""
+    if len(x.shape) not in (ndim + 1, ndim + 2):
+        raise ValueError(
+            f"x has {_count(len(x.shape), 'axis')} but needs {ndim + 2}, (N, C, {_axes(ndim)}), "
+            f"or {ndim + 1}, (C, {_axes(ndim)})"
+        )
+    if len(weight.shape) != ndim + 2:
+        raise ValueError(
+            f"weight has {_count(len(weight.shape), 'axis')} but needs {ndim + 2}, "
+            f"({weight_channels}, {_axes(ndim)})"
+        )
+    unbatched = len(x.shape) == ndim + 1
+    size, kernel_size = tuple(x.shape[-ndim:]), tuple(weight.shape[2:])
+    _sizes("x", size, len(x.shape) - ndim)
+    _sizes("weight", kernel_size, 2)
+    return 1 if unbatched else x.shape[0], x.shape[-ndim - 1], size, kernel_size
+
+
+def _addressable(shape: tuple[int, ...], itemsize: int) -> None:
+    # NumPy refuses such axes even where another one is empty.
+    size = prod([max(1, n) for n in shape]) * itemsize
     if size > LARGEST:
         raise ValueError(
-            f"the output would have shape {result.out_shape} and {size} bytes, "
+            f"the output would have shape {shape} and {size} bytes, "
             f"more than the {LARGEST} that can be addressed"
         )
-    return result
 
 
 def _window(
@@ -102,6 +153,8 @@ def _window(
     full = tuple(map(full_size, in_size, kernel_size, stride, dilation))
     extra = _ints("output_padding", output_padding, ndim, least=0)
     if isinstance(padding, str):
+        if padding not in PADDINGS:
+            raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
         if output_size is not None or any(extra):
             given = "output_padding" if output_size is None else "output_size"
             raise ValueError(f"padding={padding!r} fixes the output size; leave out {given}")
@@ -116,32 +169,35 @@ def _window(
     pads = _pads(padding, ndim)
     begin = tuple(pad[0] for pad in pads)
     out = tuple(n - sum(pad) + more for n, pad, more in zip(full, pads, extra, strict=True))
+    longest = out
     if output_size is not None:
         if any(extra):
-            raise ValueError(f"output_size={output_size} replaces output_padding={output_padding}")
+            raise ValueError(
+                f"output_size={output_size} replaces output_padding={output_padding}; leave one out"
+            )
+        longest = tuple(n + max(s, d) - 1 for n, s, d in zip(out, stride, dilation, strict=True))
+    for axis in range(ndim):
+        if longest[axis] < 1:
+            pad = pads[axis][0] if pads[axis][0] == pads[axis][1] else pads[axis]
+            raise ValueError(
+                f"padding={pad} leaves an output of length {longest[axis]} along spatial axis "
+                f"{axis}: without padding it is {longest[axis] + sum(pads[axis])} long"
+            )
+    if output_size is not None:
         wanted = _ints("output_size", output_size, ndim, least=1)
         for axis in range(ndim):
-            least, most = out[axis], out[axis] + max(stride[axis], dilation[axis]) - 1
-            if not least <= wanted[axis] <= most:
+            if not out[axis] <= wanted[axis] <= longest[axis]:
                 raise ValueError(
-                    f"output_size={wanted[axis]} must lie in {least} to {most} "
-                    f"(spatial axis {axis})"
+                    f"output_size={wanted[axis]} must be from {max(1, out[axis])} to "
+                    f"{longest[axis]} (spatial axis {axis})"
                 )
         out = wanted
-    for axis in range(ndim):
-        if out[axis] < 1:
-            raise ValueError(
-                f"padding={_pad_text(padding, pads[axis])} leaves an output of length {out[axis]} "
-                f"along spatial axis {axis}: without padding it is {full[axis] + extra[axis]} long"
-            )
     return begin, out
 
 
 def _named_window(
     in_size: tuple[int, ...], full: tuple[int, ...], stride: tuple[int, ...], padding: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if padding not in PADDINGS:
-        raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
     if padding == "valid":
         # A kernel shorter than the stride leaves the rest of the last stride, as TensorFlow does.
         sizes = zip(in_size, full, stride, strict=True)
@@ -151,6 +207,67 @@ def _named_window(
     total = tuple(max(0, n - o) for n, o in zip(full, out, strict=True))
     upper = padding != "same_lower"
     return tuple(t // 2 if upper else (t + 1) // 2 for t in total), out
+
+
+def _conv_window(
+    size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: Any,
+    output_size: Any,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the padding at the beginning, and the size of a convolution, along every axis."""
+    ndim = len(size)
+    if isinstance(padding, str):
+        if padding not in PADDINGS:
+            raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
+        if output_size is not None:
+            raise ValueError(f"padding={padding!r} fixes the output size; leave out output_size")
+        pads = _named_pads(size, kernel_size, stride, dilation, padding)
+    else:
+        pads = _pads(padding, ndim)
+    steps = []
+    for axis, pad in enumerate(pads):
+        covered = full_size(1, kernel_size[axis], stride[axis], dilation[axis])
+        room = size[axis] + sum(pad) - covered
+        if room < 0:
+            raise ValueError(
+                f"x has length {size[axis]} along spatial axis {axis} and {sum(pad)} of padding, "
+                f"together less than the {covered} that the kernel covers"
+            )
+        steps.append(divmod(room, stride[axis]))
+    out = tuple(whole + 1 for whole, _ in steps)
+    if output_size is not None:
+        wanted = _ints("output_size", output_size, ndim, least=1)
+        for axis, (whole, rest) in enumerate(steps):
+            # What is left out is the output_padding of the transposed convolution.
+            spare = max(stride[axis], dilation[axis]) - 1 - rest
+            least, most = max(1, whole + 1 - spare // stride[axis]), whole + 1
+            if not least <= wanted[axis] <= most:
+                raise ValueError(
+                    f"output_size={wanted[axis]} must be from {least} to {most} "
+                    f"(spatial axis {axis})"
+                )
+        out = wanted
+    return tuple(pad[0] for pad in pads), out
+
+
+def _named_pads(
+    size: tuple[int, ...],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: str,
+) -> tuple[tuple[int, int], ...]:
+    """Return the padding of a convolution: for "same" so that it gives ``ceil(size / stride)``."""
+    if padding == "valid":
+        return ((0, 0),) * len(size)
+    out = (-(-n // s) for n, s in zip(size, stride, strict=True))
+    full = map(full_size, out, kernel_size, stride, dilation)
+    total = (max(0, f - n) for f, n in zip(full, size, strict=True))
+    pads = ((t // 2, t - t // 2) for t in total)
+    return tuple(pad[::-1] if padding == "same_lower" else pad for pad in pads)
 
 
 def _pads(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
@@ -166,19 +283,11 @@ def _pads(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
         for axis, value in enumerate(values):
             pair = _sequence(value)
             if pair is None or len(pair) != 2:
-                raise ValueError(
-                    f"padding[{axis}] is {value!r} but must be a (begin, end) pair, "
-                    f"as the others are"
-                )
+                raise ValueError(f"padding[{axis}]={value!r} must be a (begin, end) pair")
             pairs.append((_int("padding", pair[0]), _int("padding", pair[1])))
         return tuple(pairs)
     hint = "; a (begin, end) pair is written ((begin, end),)" if ndim == 1 else ""
     return tuple((pad, pad) for pad in _ints("padding", padding, ndim, least=0, hint=hint))
-
-
-def _pad_text(padding: Any, pair: tuple[int, int]) -> str:
-    symmetric = pair[0] == pair[1]
-    return str(pair[0] if symmetric else pair)
 
 
 def _ints(name: str, value: Any, ndim: int, *, least: int, hint: str = "") -> tuple[int, ...]:
@@ -247,11 +356,22 @@ def devices(devices: dict[str, str]) -> None:
             raise ValueError(f"x is on {devices['x']} but {name} is on {device}; move one of them")
 
 
+def instances(kind: type, what: str, arrays: dict[str, Any]) -> None:
+    """Raise unless all arrays are of one type, which is `what` in words."""
+    for name, array in arrays.items():
+        if not isinstance(array, kind):
+            raise TypeError(f"{name} must be {what}, not {type(array).__name__}")
+
+
 def dtypes(arrays: dict[str, Any]) -> None:
     """Raise unless all arrays have one and the same supported dtype."""
-    x = arrays["x"].dtype.name
-    for name, array in arrays.items():
-        dtype = array.dtype.name
+    dtype_names({name: array.dtype.name for name, array in arrays.items()})
+
+
+def dtype_names(names: dict[str, str]) -> None:
+    """Raise unless all dtypes are supported and the same; they are given by name."""
+    x = names["x"]
+    for name, dtype in names.items():
         if dtype not in DTYPES:
             raise TypeError(f"{name} is {dtype}; convert it to one of {', '.join(DTYPES)}")
         if dtype != x:
@@ -293,6 +413,65 @@ def out(out: Any, shape: tuple[int, ...], *, writeable: bool, overlaps: str | No
         raise ValueError("out is read-only; it must be writeable")
     if overlaps is not None:
         raise ValueError(f"out shares memory with {overlaps}; it must have memory of its own")
+
+
+def grad_output(grad_output: Any, shape: tuple[int, ...]) -> None:
+    """Raise unless the gradient has the shape of the output that it belongs to."""
+    if tuple(grad_output.shape) != shape:
+        raise ValueError(
+            f"grad_output has shape {tuple(grad_output.shape)} but the output has {shape}"
+        )
+
+
+def output_mask(mask: Any) -> tuple[bool, bool, bool]:
+    """Return which gradients are wanted: of x, weight and bias."""
+    values = _sequence(mask)
+    if values is None or len(values) != 3 or not all(isinstance(v, bool) for v in values):
+        raise TypeError(f"output_mask={mask!r} must be three bools, for x, weight and bias")
+    return values
+
+
+def weight_shape(
+    weight_shape: Any, stride: Any, groups: Any
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Return the shape of a weight whose phases can all be alike, its stride and its groups."""
+    shape = sizes("weight_shape", weight_shape, least=0)
+    if len(shape) < 3:
+        raise ValueError(
+            f"weight_shape={weight_shape} has {_count(len(shape), 'axis')} but needs at least 3, "
+            f"(C, M // groups, *kernel_size)"
+        )
+    stride = _ints("stride", stride, len(shape) - 2, least=1)
+    groups = _int("groups", groups, least=1)
+    if shape[0] % groups:
+        raise ValueError(
+            f"weight_shape has {shape[0]} channels (axis 0), which groups={groups} does not divide"
+        )
+    for axis, (k, s) in enumerate(zip(shape[2:], stride, strict=True), 2):
+        if k % s:
+            raise ValueError(
+                f"weight_shape has length {k} along axis {axis}, which stride={s} does not divide"
+            )
+    return shape, stride, groups
+
+
+def channels(channels: Any, groups: Any) -> tuple[int, int]:
+    """Return a number of channels and of the groups that they form."""
+    channels, groups = _int("channels", channels, least=0), _int("groups", groups, least=1)
+    if channels % groups:
+        raise ValueError(f"channels={channels} is a number that groups={groups} does not divide")
+    return channels, groups
+
+
+def sizes(name: str, value: Any, *, least: int = 1) -> tuple[int, ...]:
+    """Return a sequence of ints, or one int as a sequence of one."""
+    values = _sequence(value)
+    return tuple(_int(name, item, least=least) for item in ([value] if values is None else values))
+
+
+def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """Return one size per axis from an int for all of them or one for each."""
+    return _ints(name, value, ndim, least=1)
 
 
 def _axes(ndim: int) -> str:

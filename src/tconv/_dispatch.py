@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,16 +18,36 @@ Compute = Callable[..., Any]
 Backend = Callable[[str], Compute]
 """From an array library's name to the function that computes on its arrays."""
 
+
+class Gradients(NamedTuple):
+    """What a backend offers besides: the adjoint, and the gradients of weight and bias.
+
+    ``geometry`` is that of the transposed convolution.
+    """
+
+    conv: Callable[..., Any]
+    """``(y, weight, geometry, *, bias=None, out=None) -> array`` of ``geometry.x_shape``."""
+
+    weight_gradient: Callable[..., Any]
+    """``(x, grad_output, geometry) -> array`` of ``geometry.weight_shape``; conjugates nothing."""
+
+    bias_gradient: Callable[..., Any]
+    """``(grad_output, geometry) -> array`` with an element for each output channel."""
+
+
+GradientBackend = Callable[[str], Gradients]
+"""From an array library's name to the functions that differentiate on its arrays."""
+
 NUMPY, CUPY = "NumPy", "CuPy"
 
 
 def kind(array: Any) -> str | None:
     """Return ``"NumPy"``, ``"CuPy"``, or None for what is neither."""
-    # A masked array's mask would be lost without a word.
-    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+    # A masked array would lose its mask without a word; a matrix cannot have more than two axes.
+    if isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix)):
         return NUMPY
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(array, cupy.ndarray):
+    # No CuPy, or one whose import failed halfway, has no arrays.
+    if isinstance(array, getattr(sys.modules.get("cupy"), "ndarray", ())):
         return CUPY
     return None
 
@@ -38,12 +58,14 @@ def device(array: Any) -> str:
 
 
 def writeable(array: Any) -> bool:
-    """Return whether an array can be written element by element, each in a place of its own."""
-    return bool(getattr(array.flags, "writeable", True)) and not _overlaps_itself(array)
+    """Return whether an array can be written."""
+    return bool(getattr(array.flags, "writeable", True))
 
 
 def overlapping(out: Any, **inputs: Any) -> str | None:
-    """Return the name of the first input that shares memory with ``out``."""
+    """Return the name of the first input that shares memory with ``out``, or "itself"."""
+    if _overlaps_itself(out):
+        return "itself"
     for name, array in inputs.items():
         if array is not None and _share_memory(out, array):
             return name
@@ -64,7 +86,9 @@ def _share_memory(a: Any, b: Any) -> bool:
 def _overlaps_itself(array: Any) -> bool:
     """Return True unless each axis steps over all that the smaller steps cover."""
     covered = array.dtype.itemsize
-    for stride, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True)):
+    for stride, size in sorted(
+        (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True)
+    ):
         if size > 1 and stride < covered:
             return bool(array.size > 0)
         covered += stride * (size - 1)
@@ -80,3 +104,14 @@ def own_library(kind: str) -> Compute:
     from . import _cpu
 
     return _cpu.transposed_conv
+
+
+def own_gradients(kind: str) -> Gradients:
+    """Differentiate where the arrays are."""
+    if kind == CUPY:
+        from .gpu.gradients import GRADIENTS
+
+        return GRADIENTS
+    from . import _cpu
+
+    return Gradients(_cpu.conv, _cpu.weight_gradient, _cpu.bias_gradient)

@@ -16,6 +16,10 @@ first flip, and the result is that of the mirrored kernel.  With ``mode="same"``
 output's size such a listing is also shifted unless ``padding == (kernel_size - 1) // 2``: without a
 word for less padding, and with an IndexError for more.
 
+The gradients are correlations too.  `conv`, the adjoint, slides the kernel, not flipped, over the
+full result in steps of ``stride``; `weight_gradient` slides the inputs, ``stride`` apart, over the
+full result in steps of ``dilation``.
+
 This module explains and checks; it is slow, since nearly all it multiplies is an inserted zero.
 Therefore it also lets an infinite or NaN weight meet inserted zeros, and spreads the NaN further
 than the outputs that the weight takes part in; the other backends do not.
@@ -30,7 +34,9 @@ import scipy
 
 from . import _activation, _check, _dispatch
 from ._api import verbs
-from ._geometry import Geometry
+from ._backward import backward_verbs
+from ._conv import conv_verbs
+from ._geometry import Geometry, full_size
 from ._memory import empty
 
 
@@ -85,12 +91,89 @@ def transposed_conv(
     return out
 
 
+@np.errstate(all="ignore")
+def conv(y: Any, weight: Any, geometry: Geometry, *, bias: Any = None, out: Any = None) -> Any:
+    """Compute the adjoint with respect to the input, on arrays that fit ``geometry``."""
+    g = geometry
+    y = _native(y)
+    if out is None:
+        out = empty(y, g.x_shape, np.empty)
+
+    # 1. Put the outputs back onto the full result.
+    full = _uncrop(_widen(y), g)
+
+    # 2. Exchange the channels of each group: the kernel's outputs are its inputs now.
+    shape = (g.groups, g.in_channels // g.groups, g.out_channels // g.groups, *g.kernel_size)
+    kernel = _widen(_native(weight)).reshape(shape).swapaxes(1, 2)
+    kernel = _spread(kernel.reshape(g.out_channels, shape[1], *g.kernel_size), g.dilation)
+
+    # 3. Correlate.
+    correlated = [(n - 1) * s + 1 for n, s in zip(g.in_size, g.stride, strict=True)]
+    result = np.zeros((g.batch, g.in_channels, *correlated), full.dtype)
+    if g.out_channels:
+        _correlate(full, kernel, g.groups, result)
+
+    # 4. Keep what lies in steps of the stride.
+    result = result[:, :, *(slice(None, None, s) for s in g.stride)]
+    if bias is not None:
+        result = result + _widen(_native(bias)).reshape(-1, *[1] * g.ndim)
+    out[...] = result
+    return out
+
+
+@np.errstate(all="ignore")
+def weight_gradient(x: Any, grad_output: Any, geometry: Geometry) -> Any:
+    """Compute the gradient with respect to the weight, on arrays that fit ``geometry``."""
+    g = geometry
+    x, grad_output = _native(x), _native(grad_output)
+    full = _uncrop(_widen(grad_output), g)
+    inputs = _spread(_widen(x), g.stride)
+    result = np.zeros(g.weight_shape, inputs.dtype)
+    in_channels, out_channels = g.in_channels // g.groups, g.out_channels // g.groups
+    steps = tuple(slice(None, None, d) for d in g.dilation)
+    for c, m in np.ndindex(*g.weight_shape[:2] if g.batch else (0, 0)):
+        # The batch is an axis that the inputs cover whole, so it is summed.
+        result[c, m] = scipy.signal.correlate(
+            full[:, c // in_channels * out_channels + m],
+            inputs[:, c].conj(),
+            mode="valid",
+            method="direct",
+        )[0][steps]
+    return result.astype(x.dtype, copy=False)
+
+
+@np.errstate(all="ignore")
+def bias_gradient(grad_output: Any, geometry: Geometry) -> Any:  # noqa: ARG001
+    """Compute the gradient with respect to the bias: the sum of each output channel."""
+    grad_output = _native(grad_output)
+    y = _widen(grad_output)
+    sums = y.sum(axis=(0, *range(2, y.ndim)), dtype=y.dtype)
+    return sums.astype(grad_output.dtype, copy=False)
+
+
+def _uncrop(y: Any, g: Geometry) -> Any:
+    """Return the full result that has ``y`` in its window and zeros elsewhere."""
+    size = map(full_size, g.in_size, g.kernel_size, g.stride, g.dilation)
+    full = np.zeros((*y.shape[:2], *size), y.dtype)
+    ours, theirs = zip(*map(_overlap, g.pad_begin, g.out_size, full.shape[2:]), strict=True)
+    full[:, :, *theirs] = y[:, :, *ours]
+    return full
+
+
+def _spread(array: Any, steps: tuple[int, ...]) -> Any:
+    """Insert ``step - 1`` zeros between the elements of each spatial axis."""
+    sizes = ((n - 1) * step + 1 for n, step in zip(array.shape[2:], steps, strict=True))
+    result = np.zeros((*array.shape[:2], *sizes), array.dtype)
+    result[:, :, *(slice(None, None, step) for step in steps)] = array
+    return result
+
+
 def _native(array: Any) -> Any:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _widen(array: Any) -> Any:
-    """Return an array in the type it is summed in: half types in float32, all others in their own."""
+    """Return an array in the type it is summed in: float32 for half types, else its own."""
     return array.astype(np.float32) if array.dtype.itemsize == 2 else array
 
 
@@ -99,7 +182,7 @@ def _every(margin: int, inner: int, stride: int) -> slice:
 
 
 def _overlap(begin: int, size: int, full_size: int) -> tuple[slice, slice]:
-    """Return where a window lies on the full result, as a slice of the window and one of the full."""
+    """Return where a window and the full result overlap, as a slice of each."""
     first, last = max(begin, 0), min(begin + size, full_size)
     last = max(first, last)
     return slice(first - begin, last - begin), slice(first, last)
@@ -127,6 +210,17 @@ def _backend(kind: str) -> _dispatch.Compute:
     return transposed_conv
 
 
-transposed_conv1d, transposed_conv2d, transposed_conv3d = verbs(
-    _backend, __name__, "Computed by the definition: zero insertion, then correlation."
-)
+def _gradients(kind: str) -> _dispatch.Gradients:
+    _check.numpy_only(kind, __name__)
+    return _dispatch.Gradients(conv, weight_gradient, bias_gradient)
+
+
+_WHERE = "Computed by the definition: zero insertion, then correlation."
+
+transposed_conv1d, transposed_conv2d, transposed_conv3d = verbs(_backend, __name__, _WHERE)
+conv1d, conv2d, conv3d = conv_verbs(_gradients, __name__, _WHERE)
+(
+    transposed_conv1d_backward,
+    transposed_conv2d_backward,
+    transposed_conv3d_backward,
+) = backward_verbs(_gradients, __name__, _WHERE)
