@@ -28,14 +28,15 @@ def show_config() -> None:
 
 def config() -> dict[str, str]:
     """Return what `show_config` prints, as ``{name: value}``."""
-    kernels = kernels_folder()
+    from .gpu.source import kernels
+
     return {
         **versions(),
         "platform": platform.platform(),
         "CPU": cpu_model(),
         "CPU threads": cpu_threads(),
         **_gpu(),
-        "kernels": "not found" if kernels is None else str(kernels),
+        "kernels": os.path.normpath(str(kernels())),
         "cache": str(cache_folder()),
     }
 
@@ -71,12 +72,6 @@ def cpu_threads() -> str:
         return str(num_threads())
     except ValueError as error:
         return str(error)
-
-
-def kernels_folder() -> Path | None:
-    """Return the folder of the CUDA sources: in the installed package, or beside ``src``."""
-    folders = (PACKAGE / "kernels", PACKAGE.parent.parent / "kernels")
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def cache_folder() -> Path:

@@ -78,7 +78,7 @@ class Geometry:
         return {r: tuple(taps) for r, taps in phases.items()}
 
     def phase_window(self, axis: int, r: int) -> tuple[int, int]:
-        """Return ``(q_begin, q_end)``: the outputs ``q * stride + r - pad_begin`` of phase ``r``."""
+        """Return ``(q_begin, q_end)``: phase ``r`` has outputs ``q * stride + r - pad_begin``."""
         stride, begin = self.stride[axis], self.pad_begin[axis] - r
         return -(-begin // stride), -(-(begin + self.out_size[axis]) // stride)
 
@@ -91,7 +91,7 @@ class Geometry:
 
     @property
     def products(self) -> int:
-        """Multiplications of one call that reach an output; those cropped by padding do not count."""
+        """Multiplications that reach an output; those that padding crops do not count."""
         pairs = (
             sum(end - begin for begin, end in (self.tap_window(axis, k) for k in range(taps)))
             for axis, taps in enumerate(self.kernel_size)
@@ -101,12 +101,12 @@ class Geometry:
 
     @property
     def flops(self) -> int:
-        """Useful floating-point operations on real numbers: a multiplication and an addition each."""
+        """Useful operations on real numbers: a multiplication and an addition for each product."""
         return 2 * self.products
 
     @property
     def terms(self) -> int:
-        """The most products in one output; rounding bounds grow with it."""
+        """A bound on the products in one output, as rounding bounds need it."""
         taps = (
             min(size, max(map(len, self.taps(axis).values())))
             for axis, size in enumerate(self.in_size)

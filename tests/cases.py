@@ -1,0 +1,298 @@
+"""The geometries that tests run, as data: named cases with the reason for each, and random ones.
+
+``x`` and ``weight`` are shapes; ``call`` holds keyword arguments as a user spells them; ``out`` is
+the shape of the result, worked out by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import hypothesis.strategies as st
+import ml_dtypes
+import numpy as np
+
+FLOATS = (np.dtype("f2"), np.dtype(ml_dtypes.bfloat16), np.dtype("f4"), np.dtype("f8"))
+COMPLEX = (np.dtype("c8"), np.dtype("c16"))
+INTEGERS = (np.dtype("i4"), np.dtype("i8"))
+DTYPES = (*FLOATS, *COMPLEX, *INTEGERS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call, without its data."""
+
+    name: str
+    why: str
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    call: dict[str, Any] = field(default_factory=dict)
+    out: tuple[int, ...] = ()
+    bias: bool = True
+
+    def __str__(self):
+        return self.name
+
+    @property
+    def out_channels(self):
+        return self.weight[1] * self.call.get("groups", 1)
+
+    def integers(self, dtype, rng):
+        """Return x, weight and bias of small whole numbers: sums are exact in every dtype."""
+        return self._arrays(dtype, lambda n: rng.integers(-8, 9, n))
+
+    def reals(self, dtype, rng):
+        return self._arrays(dtype, rng.standard_normal)
+
+    def _arrays(self, dtype, numbers):
+        def array(shape):
+            values = numbers(shape)
+            if dtype.kind == "c":
+                values = values + 1j * numbers(shape)
+            return values.astype(dtype)
+
+        return array(self.x), array(self.weight), array(self.out_channels) if self.bias else None
+
+
+NAMED = [
+    # The window: stride, kernel, dilation.
+    Case("pointwise", "no window at all: a product of matrices",
+         (2, 3, 5), (3, 4, 1), {}, (2, 4, 5)),
+    Case("one input", "the kernel itself appears, not flipped",
+         (1, 1, 1, 1), (1, 1, 3, 2), {}, (1, 1, 3, 2)),
+    Case("stride is kernel", "tiles that touch and do not overlap",
+         (2, 3, 4, 4), (3, 2, 2, 2), {"stride": 2}, (2, 2, 8, 8)),
+    Case("U-Net up", "the usual doubling",
+         (1, 4, 5, 6), (4, 2, 2, 2), {"stride": 2}, (1, 2, 10, 12)),
+    Case("GAN up", "k4 s2 p1 doubles exactly",
+         (2, 4, 4, 4), (4, 3, 4, 4), {"stride": 2, "padding": 1}, (2, 3, 8, 8)),
+    Case("FCN-8s", "k16 s8: two taps in each of 64 phases",
+         (1, 2, 4, 5), (2, 2, 16, 16), {"stride": 8, "padding": 4}, (1, 2, 32, 40)),
+    Case("k3 s2", "phases with two taps and with one",
+         (1, 2, 5, 5), (2, 2, 3, 3), {"stride": 2}, (1, 2, 11, 11)),
+    Case("stride beyond kernel", "phases without a tap hold the bias alone",
+         (1, 2, 3, 3), (2, 3, 2, 2), {"stride": 4}, (1, 3, 10, 10)),
+    Case("stride beyond kernel, 1d", "most outputs hold the bias alone",
+         (1, 2, 4), (2, 3, 1), {"stride": 7}, (1, 3, 22)),
+    Case("strides differ", "axes swapped would show",
+         (1, 2, 4, 3), (2, 3, 3, 5), {"stride": (1, 3)}, (1, 3, 6, 11)),
+    Case("vocoder", "1-D, kernel twice the stride",
+         (1, 6, 9), (6, 3, 16), {"stride": 8, "padding": 4}, (1, 3, 72)),
+    Case("overlap of four", "an inverse STFT: k = 4 strides, one output",
+         (1, 5, 7), (5, 1, 16), {"stride": 4}, (1, 1, 40)),
+    Case("dilation", "holes between taps",
+         (1, 2, 4, 4), (2, 2, 3, 3), {"dilation": 2}, (1, 2, 8, 8)),
+    Case("dilations differ", "axes swapped would show",
+         (1, 2, 4, 4), (2, 2, 3, 2), {"dilation": (1, 5)}, (1, 2, 6, 9)),
+    Case("stride and dilation share a factor", "taps reach only every other phase",
+         (1, 1, 3, 3), (1, 1, 3, 3), {"stride": 2, "dilation": 2}, (1, 1, 9, 9)),
+    Case("stride and dilation, 4 and 6", "common factor 2, neither divides the other",
+         (1, 2, 5), (2, 2, 4), {"stride": 4, "dilation": 6}, (1, 2, 35)),
+    Case("stride and dilation coprime", "every phase has a tap of its own",
+         (1, 2, 5), (2, 2, 3), {"stride": 3, "dilation": 2}, (1, 2, 17)),
+    Case("dilation beyond input", "copies of the input that never meet",
+         (1, 2, 3), (2, 2, 3), {"dilation": 10}, (1, 2, 23)),
+    Case("kernel beyond input", "every input under every tap",
+         (1, 2, 2, 3), (2, 2, 7, 8), {}, (1, 2, 8, 10)),
+    Case("long kernel", "1-D, many taps", (1, 1, 3), (1, 1, 100), {"stride": 3}, (1, 1, 106)),
+    # Where the output window lies.
+    Case("padding", "cropped alike at both ends",
+         (1, 2, 4, 4), (2, 2, 3, 3), {"padding": 1}, (1, 2, 4, 4)),
+    Case("paddings differ", "one per axis",
+         (1, 2, 4, 4), (2, 2, 5, 5), {"padding": (2, 0)}, (1, 2, 4, 8)),
+    Case("padding crops whole taps", "padding beyond dilation * (k - 1) crops inputs as well",
+         (1, 1, 9), (1, 1, 3), {"stride": 2, "padding": 3}, (1, 1, 13)),
+    Case("padding leaves one output", "the smallest output there is",
+         (1, 2, 3, 3), (2, 2, 3, 3), {"padding": 2}, (1, 2, 1, 1)),
+    Case("pairs", "begin and end differ",
+         (1, 2, 4, 5), (2, 2, 3, 3), {"padding": ((1, 0), (0, 2))}, (1, 2, 5, 5)),
+    Case("pair in 1d", "written with two brackets",
+         (1, 2, 5), (2, 2, 4), {"padding": ((1, 2),)}, (1, 2, 5)),
+    Case("negative pair at the beginning", "extended with the bias",
+         (1, 2, 3), (2, 2, 2), {"padding": ((-2, 0),)}, (1, 2, 6)),
+    Case("negative pair at the end", "extended with the bias",
+         (1, 2, 3), (2, 2, 2), {"stride": 2, "padding": ((0, -3),)}, (1, 2, 9)),
+    Case("negative pairs all round", "the window is larger than the full result",
+         (1, 1, 2, 2), (1, 2, 2, 2), {"padding": ((-1, -2), (-3, -4))}, (1, 2, 6, 10)),
+    Case("crop all but the extension", "no input reaches the window: bias alone",
+         (1, 2, 2), (2, 2, 2), {"padding": ((3, -2),)}, (1, 2, 2)),
+    Case("window before the result", "no input reaches the window: bias alone",
+         (1, 2, 2), (2, 2, 2), {"padding": ((-4, 4),)}, (1, 2, 3)),
+    Case("output_padding", "one more row at the far end, with real values where a tap reaches it",
+         (1, 2, 4, 4), (2, 2, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1},
+         (1, 2, 8, 8)),
+    Case("output_paddings differ", "one per axis",
+         (1, 2, 3, 3), (2, 2, 3, 3),
+         {"stride": (3, 2), "padding": (0, 1), "output_padding": (2, 0)}, (1, 2, 11, 5)),
+    Case("output_padding beyond the taps", "rows that only the bias reaches",
+         (1, 2, 3, 3), (2, 3, 2, 2), {"stride": 4, "output_padding": 3}, (1, 3, 13, 13)),
+    Case("output_padding below dilation", "stride <= output_padding < dilation, as PyTorch allows",
+         (1, 1, 1, 3), (1, 1, 2, 2), {"dilation": 4, "output_padding": 2}, (1, 1, 7, 9)),
+    Case("output_size", "instead of output_padding",
+         (1, 2, 4, 4), (2, 2, 3, 3), {"stride": 2, "padding": 1, "output_size": (8, 7)},
+         (1, 2, 8, 7)),
+    Case("output_size as an int", "the same for all axes",
+         (1, 2, 4, 4), (2, 2, 3, 3), {"stride": 2, "padding": 1, "output_size": 8}, (1, 2, 8, 8)),
+    Case("same", "in_size * stride, the odd element cropped from the end",
+         (1, 2, 4, 5), (2, 2, 3, 4), {"stride": 1, "padding": "same"}, (1, 2, 4, 5)),
+    Case("same_upper", "another name for same",
+         (1, 2, 4), (2, 2, 5), {"stride": 2, "padding": "same_upper"}, (1, 2, 8)),
+    Case("same_lower", "the odd element cropped from the beginning",
+         (1, 2, 4), (2, 2, 5), {"stride": 2, "padding": "same_lower"}, (1, 2, 8)),
+    Case("same with a short kernel", "rows appended at the end",
+         (1, 2, 4), (2, 2, 2), {"stride": 5, "padding": "same"}, (1, 2, 20)),
+    Case("same_lower with a short kernel", "rows appended at the end here too",
+         (1, 2, 4), (2, 2, 2), {"stride": 5, "padding": "same_lower"}, (1, 2, 20)),
+    Case("same with dilation", "counts the dilated kernel",
+         (1, 2, 6), (2, 2, 3), {"dilation": 3, "padding": "same"}, (1, 2, 6)),
+    Case("valid", "the full result", (1, 2, 4), (2, 2, 5), {"stride": 2, "padding": "valid"},
+         (1, 2, 11)),
+    Case("valid with a short kernel", "the last stride is filled up, as in TensorFlow",
+         (1, 2, 4), (2, 2, 2), {"stride": 5, "padding": "valid"}, (1, 2, 20)),
+    # Channels, groups, batch.
+    Case("groups", "two blocks of channels", (2, 4, 5), (4, 3, 3), {"groups": 2}, (2, 6, 7)),
+    Case("groups, M/g is not C/g", "blocks that are not square",
+         (1, 6, 4, 4), (6, 1, 3, 3), {"groups": 2, "stride": 2}, (1, 2, 9, 9)),
+    Case("depthwise", "a group for each channel",
+         (2, 5, 4, 4), (5, 1, 3, 3), {"groups": 5, "stride": 2}, (2, 5, 9, 9)),
+    Case("depthwise with a multiplier", "several outputs for each channel",
+         (1, 3, 4, 4), (3, 4, 3, 3), {"groups": 3, "padding": 1}, (1, 12, 4, 4)),
+    Case("channels of 5", "no multiple of a vector's width",
+         (1, 5, 6, 6), (5, 3, 3, 3), {"stride": 2, "padding": 1}, (1, 3, 11, 11)),
+    Case("channels of 7 and 17", "no multiple of a tile",
+         (1, 7, 6), (7, 17, 3), {"stride": 2, "padding": 1}, (1, 17, 11)),
+    Case("RGB head", "many channels to three",
+         (1, 32, 4, 4), (32, 3, 4, 4), {"stride": 2, "padding": 1}, (1, 3, 8, 8)),
+    Case("many outputs", "one channel to many", (1, 1, 3, 3), (1, 40, 2, 2), {}, (1, 40, 4, 4)),
+    Case("no bias", "absent is not zero-filled by accident",
+         (1, 2, 4, 4), (2, 2, 3, 3), {"stride": 4, "padding": 1}, (1, 2, 13, 13), bias=False),
+    Case("batch of 5", "items do not mix", (5, 2, 3), (2, 3, 3), {"stride": 2}, (5, 3, 7)),
+    Case("batch of 0", "an empty result", (0, 2, 3, 3), (2, 3, 3, 3), {"stride": 2}, (0, 3, 7, 7)),
+    Case("0 input channels", "bias alone", (1, 0, 3, 3), (0, 3, 3, 3), {"stride": 2}, (1, 3, 7, 7)),
+    Case("0 input channels, no bias", "zeros",
+         (2, 0, 3), (0, 3, 3), {"groups": 2}, (2, 6, 5), bias=False),
+    Case("0 output channels", "an empty result", (1, 2, 3), (2, 0, 3), {}, (1, 0, 5)),
+    Case("unbatched 1d", "no batch axis in, none out", (2, 5), (2, 3, 3), {"stride": 2}, (3, 11)),
+    Case("unbatched 2d", "no batch axis in, none out",
+         (2, 5, 4), (2, 3, 3, 3), {"stride": 2, "groups": 2}, (6, 11, 9)),
+    Case("unbatched 3d", "no batch axis in, none out",
+         (1, 2, 2, 2), (1, 2, 2, 2, 2), {"stride": 2}, (2, 4, 4, 4)),
+    Case("unbatched output_size", "sizes are counted from the last axis",
+         (1, 15, 13), (1, 1, 16, 16), {"stride": 16, "padding": 7, "output_size": (240, 200)},
+         (1, 240, 200)),
+    # Three axes.
+    Case("3d", "every axis different",
+         (1, 2, 3, 4, 2), (2, 3, 3, 2, 4), {"stride": (2, 1, 3)}, (1, 3, 7, 5, 7)),
+    Case("3d all at once", "padding, dilation, groups and output_padding together",
+         (2, 4, 3, 2, 3), (4, 1, 2, 3, 3),
+         {"stride": (2, 3, 1), "padding": (1, 0, 2), "dilation": (1, 2, 3), "groups": 2,
+          "output_padding": (1, 2, 0)}, (2, 2, 5, 10, 5)),
+    Case("3d pairs", "a pair per axis",
+         (1, 1, 2, 2, 2), (1, 1, 3, 3, 3), {"padding": ((0, 1), (2, 0), (-1, 1))}, (1, 1, 3, 2, 4)),
+    Case("3d output_size", "three numbers",
+         (1, 2, 8, 8, 8), (2, 2, 3, 3, 3), {"output_size": (10, 10, 10)}, (1, 2, 10, 10, 10)),
+]  # fmt: skip
+
+
+LARGE = [
+    Case("decoder", "rows and output channels in several blocks",
+         (1, 16, 96, 100), (16, 24, 4, 4), {"stride": 2, "padding": 1}, (1, 24, 192, 200)),
+    Case("vocoder, large", "a long axis in several blocks",
+         (1, 64, 700), (64, 32, 16), {"stride": 8, "padding": 4}, (1, 32, 5600)),
+    Case("many output channels", "more channels than a block takes",
+         (1, 8, 40, 40), (8, 200, 3, 3), {"stride": 2}, (1, 200, 81, 81)),
+    Case("many small maps", "several items of the batch at once",
+         (40, 32, 5, 5), (32, 16, 4, 4), {"stride": 2, "padding": 1}, (40, 16, 10, 10)),
+    Case("depthwise, large", "many groups in a block",
+         (2, 96, 60, 60), (96, 1, 4, 4), {"stride": 2, "groups": 96}, (2, 96, 122, 122)),
+    Case("one channel to many, grouped", "thin groups, same padding",
+         (2, 6, 70, 71), (6, 3, 3, 3), {"padding": "same", "groups": 6}, (2, 18, 70, 71)),
+    Case("one channel to many", "one group of one channel, cropped and extended",
+         (3, 1, 80, 81), (1, 12, 5, 5), {"stride": 2, "padding": 3, "output_padding": 1},
+         (3, 12, 158, 160)),
+    Case("groups of four", "different strides and dilations in blocks",
+         (2, 12, 50, 40), (12, 20, 3, 5), {"stride": (2, 3), "dilation": (2, 1), "groups": 3},
+         (2, 60, 103, 122)),
+    Case("stride of 16", "hundreds of phases, stored side by side",
+         (1, 4, 30, 31), (4, 2, 32, 32), {"stride": 16, "padding": 8}, (1, 2, 480, 496)),
+    Case("FCN-8s, large", "64 phases of four taps, 21 classes",
+         (1, 21, 20, 21), (21, 21, 16, 16), {"stride": 8, "padding": 4}, (1, 21, 160, 168)),
+    Case("far taps", "taps that reach into other blocks",
+         (1, 2, 5000), (2, 3, 7), {"stride": 3, "dilation": 100}, (1, 3, 15598)),
+    Case("inverse STFT", "four strides, one output",
+         (2, 65, 120), (65, 1, 256), {"stride": 64}, (2, 1, 7872)),
+    Case("kernel beyond a block", "so many taps that few positions fill the cache",
+         (1, 2, 1500), (2, 1, 1500), {}, (1, 1, 2999)),
+    Case("window moved away", "blocks that no input reaches",
+         (1, 8, 64, 64), (8, 8, 3, 3), {"stride": 2, "padding": ((-90, 40), (30, -70))},
+         (1, 8, 179, 169)),
+    Case("volume", "three axes in blocks",
+         (1, 8, 10, 14, 12), (8, 6, 3, 4, 2),
+         {"stride": (2, 1, 3), "dilation": (1, 2, 1), "padding": ((1, 0), (0, 2), (1, 1))},
+         (1, 6, 20, 18, 33)),
+]  # fmt: skip
+"""Too large for one block of any backend, small enough for the oracle."""
+
+
+def draw(pick, ndim, index=""):
+    """Return a random case; ``pick(low, high)`` chooses an int from low to high."""
+    axes = range(ndim)
+    largest = {1: 9, 2: 5, 3: 3}[ndim]
+    groups = pick(1, 3)
+    in_channels = groups * (0 if pick(0, 30) == 0 else pick(1, 4))
+    in_size = [pick(1, largest) for _ in axes]
+    kernel_size = [pick(1, largest) for _ in axes]
+    stride = _spell(pick, [pick(1, 5) for _ in axes])
+    dilation = _spell(pick, [1] * ndim if pick(0, 1) else [pick(1, 4) for _ in axes])
+    call = {"stride": stride, "dilation": dilation, "groups": groups}
+
+    s, d = (value if isinstance(value, tuple) else (value,) * ndim for value in (stride, dilation))
+    full = [(in_size[a] - 1) * s[a] + d[a] * (kernel_size[a] - 1) + 1 for a in axes]
+    spelling = pick(0, 5)
+    if spelling == 0:
+        names = ("valid", "same", "same_upper", "same_lower")
+        call["padding"] = names[pick(0, 3)]
+    else:
+        extra = [pick(0, max(s[a], d[a]) - 1) for a in axes]
+        if spelling in (1, 2):
+            begin = end = [pick(0, (full[a] - 1) // 2) for a in axes]
+            call["padding"] = _spell(pick, begin)
+        else:
+            begin = [pick(-2, full[a] - 1) for a in axes]
+            end = [pick(-2, full[a] - 1 - begin[a]) for a in axes]
+            call["padding"] = tuple(zip(begin, end, strict=True))
+        if pick(0, 1):
+            call["output_padding"] = _spell(pick, extra)
+        else:
+            sizes = [full[a] - begin[a] - end[a] + extra[a] for a in axes]
+            call["output_size"] = _spell(pick, sizes)
+    batch = [] if pick(0, 7) == 0 else [0 if pick(0, 30) == 0 else pick(1, 3)]
+    return Case(
+        f"random {ndim}d {index}", "drawn at random",
+        (*batch, in_channels, *in_size), (in_channels, pick(1, 4), *kernel_size),
+        call, bias=bool(pick(0, 2)),
+    )  # fmt: skip
+
+
+def _spell(pick, values):
+    """Spell equal values as one int now and then."""
+    alike = len(set(values)) == 1
+    return values[0] if alike and pick(0, 1) else tuple(values)
+
+
+def random_cases(count, seed=0):
+    """Return cases of one, two and three axes, by turns; the same ones for the same seed."""
+    rng = np.random.default_rng(seed)
+
+    def pick(low, high):
+        return int(rng.integers(low, high, endpoint=True))
+
+    return [draw(pick, 1 + index % 3, index) for index in range(count)]
+
+
+@st.composite
+def calls(draw_from, ndim=None):
+    """Hypothesis strategy of cases; it shrinks towards small shapes and default arguments."""
+    ndim = ndim or draw_from(st.integers(1, 3))
+    return draw(lambda low, high: draw_from(st.integers(low, high)), ndim)

@@ -1,0 +1,40 @@
+"""What all tests share: the two backends, and Hypothesis without chance or clock."""
+
+import hypothesis
+import numpy as np
+import pytest
+
+import tconv
+
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same")
+
+
+class Verbs:
+    """The public functions of one module, chosen by the number of axes of the weight."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __call__(self, x, weight, bias=None, **kwargs):
+        return self.verb(weight.ndim - 2)(x, weight, bias, **kwargs)
+
+    def verb(self, ndim):
+        return getattr(self.module, f"transposed_conv{ndim}d")
+
+
+@pytest.fixture
+def cpu():
+    """The fast path."""
+    return Verbs(tconv)
+
+
+@pytest.fixture(params=[tconv, tconv.reference], ids=["cpu", "reference"])
+def conv(request):
+    """Both backends, one after the other."""
+    return Verbs(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20_240_229)
