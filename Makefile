@@ -1,0 +1,45 @@
+# Two commands do everything: `make demo` and `make test`.  Each builds its own environment first.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+# `make gpu` uses the CuPy that is there: PYTHONPATH=src and any Python that has it.
+GPU_PYTHON ?= PYTHONPATH=src $(PYTHON)
+
+.PHONY: demo test lint mutants bench gpu clean
+
+demo: $(READY)  ## segment a photograph with an FCN-8s decoder and write demo.png
+	$(BIN)/python -m tconv demo
+
+test: $(READY)  ## everything that needs neither PyTorch, CuPy nor minutes
+	$(BIN)/python -m pytest -m "not slow and not torch and not onnx and not nvrtc and not gpu"
+
+lint: $(READY)  ## style and types
+	$(BIN)/python -m pip install --quiet "mypy>=1.11" "ruff>=0.9"
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+mutants: $(READY)  ## break the sources on purpose; the tests must notice every time
+	$(BIN)/python tests/mutants.py
+
+bench: $(READY)  ## the layers of real models beside PyTorch and ONNX Runtime, where installed
+	$(BIN)/python -m tconv bench --cpu
+
+gpu:  ## on a machine with an NVIDIA GPU: every kernel, then again under compute-sanitizer
+	$(GPU_PYTHON) -m pytest -m gpu tests
+	for tool in memcheck racecheck initcheck synccheck; do \
+	    compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q -m gpu \
+	        tests/test_kernels.py -k "named_cases and (vocoder or groups)" || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(READY): pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'tconv needs Python 3.11 or later: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[test]"
+	touch $@
