@@ -107,6 +107,21 @@ def test_blas_has_one_thread_during_a_call_and_as_many_as_before_after_it():
 
 
 @needs_limit
+@pytest.mark.parametrize(("threads", "items"), [("1", 8), ("2", 1)])
+@pytest.mark.usefixtures("two_processors")
+def test_blas_has_one_thread_where_no_helper_takes_part_too(monkeypatch, threads, items):
+    monkeypatch.setenv("TCONV_NUM_THREADS", threads)
+    before = pool._BLAS._get()
+    pool._BLAS._set(2)
+    try:
+        during = []
+        pool.for_each(lambda *_: during.append(pool._BLAS._get()), range(items), list)
+        assert during == [1] * items
+    finally:
+        pool._BLAS._set(before)
+
+
+@needs_limit
 @pytest.mark.usefixtures("two_processors")
 def test_the_limit_of_blas_ends_with_the_last_of_overlapping_calls():
     before = pool._BLAS._get()

@@ -44,13 +44,14 @@ def for_each(
 
     Each thread makes one `workspace` for itself.  If a call raises, no further item is begun.
     """
-    helpers = num_threads() - 1 if _BLAS.found else 0
+    threads = num_threads()
     todo = iter(items)
     first = list(islice(todo, 2))
     work = _Work(function, chain(first, todo), workspace)
-    if helpers < 1 or len(first) < 2:
+    if not _BLAS.found:
         work.drain()
         return
+    helpers = threads - 1 if len(first) > 1 else 0
     with _BLAS.single_threaded():
         running = list(_begin(work.drain, helpers))
         try:
