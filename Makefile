@@ -10,7 +10,7 @@ GPU_PYTHON ?= PYTHONPATH=src $(PYTHON)
 
 .PHONY: demo test lint mutants bench gpu clean
 
-demo: $(READY)  ## segment a photograph with an FCN-8s decoder and write demo.png
+demo: $(READY)  ## segment photographs with two decoders and write demo.png
 	$(BIN)/python -m tconv demo
 
 test: $(READY)  ## everything that needs neither PyTorch, CuPy nor minutes

@@ -1,16 +1,18 @@
-"""The demo: an FCN-8s decoder on pictures of any kind and size."""
+"""The demo: an FCN-8s decoder on pictures of any kind and size, and a learned decoder on two."""
 
 import os
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
-from tconv import __main__
-from tconv.commands.demo import drawing, fcn8s, pictures, scores
+from tconv import __main__, transposed_conv2d
+from tconv.commands.demo import drawing, fcn8s, layer, learned, pictures, scores
 
 RED, BLUE = (200, 30, 30), (20, 40, 180)
 
@@ -54,16 +56,20 @@ def save(name, image, **options):
 # The command
 
 
-def test_without_arguments_it_draws_the_sample_photographs(demo):
+def test_without_arguments_it_draws_the_sample_photographs_and_what_was_learned(demo):
     status, out, err = demo()
     assert (status, err) == (0, "")
-    assert out.count("equal") == 3 * len(pictures.SAMPLES)
+    assert out.count("equal\n") + out.count("equal ") == 3 * (len(pictures.SAMPLES) + 2)
+    assert out.count("equal within rounding") == 3 * 2
+    assert "1x48x37x48" in out
+    for photograph in learned.photographs():
+        assert f"in the held-out part of {photograph.name}" in out
     assert "1x8x64x64" in out
     assert "1x8x512x512" in out
     assert "without a trained" in out
     with Image.open("demo.png") as drawn:
         assert drawn.width == 1600
-        assert drawn.height > 700
+        assert drawn.height > 1300
         # A drawing of two photographs is not a few flat panels.
         assert len(drawn.convert("RGB").quantize(256).getcolors()) > 100
 
@@ -104,6 +110,7 @@ def test_pictures_of_one_padded_size_are_one_batch_and_each_keeps_its_row(demo):
     assert "2 pictures, one batch" in out
     assert "2x8x64x64" in out
     assert out.count("equal") == 6
+    assert "learned" not in out
     with Image.open("demo.png") as drawn:
         panels = np.split(np.asarray(drawn.convert("RGB")), 4, axis=1)
     for panel in panels:
@@ -122,7 +129,6 @@ def test_a_wrong_layer_is_named_and_the_exit_status_is_1(demo, monkeypatch):
             y[0, 2, 5, 7] += 2**-18
         return y
 
-    transposed_conv2d = fcn8s.transposed_conv2d
     monkeypatch.setattr(fcn8s, "transposed_conv2d", wrong)
     save("a.png", noise(40, 40))
     status, out, _ = demo("a.png")
@@ -312,7 +318,7 @@ def test_the_check_finds_one_output_that_is_wrong_by_the_smallest_step(
     monkeypatch.setattr(fcn8s, "WINDOW", 2)
     rng = np.random.default_rng(0)
     x = np.float32(rng.integers(-32, 1, (2, classes, *size)) / 4)
-    weight = fcn8s.bilinear(classes, kernel_size)
+    weight = fcn8s.bilinear(classes, (kernel_size, kernel_size), groups=classes)
     y = np.stack([interpolate(maps, stride) for maps in x]).astype(np.float32)
     assert fcn8s.equals_reference(y, x, weight, stride)
     for n, c in np.ndindex(y.shape[:2]):
@@ -334,9 +340,83 @@ def test_a_large_map_is_said_to_be_checked_in_its_corners(monkeypatch):
 @pytest.mark.gpu
 def test_the_decoder_gives_the_same_on_the_gpu(monkeypatch):
     (found,), _ = segment(noise(100, 150))
-    monkeypatch.setattr(fcn8s.gpu, "is_available", lambda: False)
+    monkeypatch.setattr(layer.gpu, "is_available", lambda: False)
     (expected,), _ = segment(noise(100, 150))
     np.testing.assert_array_equal(found.mask, expected.mask)
+
+
+# The learned decoder
+
+
+def test_the_learned_weights_find_coins_and_writing_that_were_held_out():
+    weights = learned.weights()
+    found = [learned.segment(p, weights, lambda _: None)[0] for p in learned.photographs()]
+    assert [result.labelled.classes for result in found] == [
+        ["background", "coin"],
+        ["background", "writing"],
+    ]
+    assert found[0].iou > 0.97
+    assert found[1].iou > 0.72
+
+
+def test_the_learned_weights_are_a_small_file():
+    path = Path(learned.__file__).with_name("weights.npz")
+    assert 10_000 < path.stat().st_size < 200_000
+
+
+def test_iou_is_the_mean_over_the_classes_of_the_labels():
+    labels = np.array([[0, 0, 1, 1]])
+    assert learned.iou(labels, labels) == 1
+    # Of class 0: one of three; of class 1: one of two.
+    assert learned.iou(np.array([[0, 2, 0, 1]]), labels) == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+def test_the_labels_are_the_coins_and_the_ink():
+    coins, page = learned.photographs()
+    assert ndimage.label(coins.labels)[1] == 24
+    assert 0.3 < coins.labels.mean() < 0.36
+    assert page.grey[page.labels == 2].mean() < page.grey[page.labels == 0].mean() - 0.3
+
+
+@pytest.mark.parametrize("wrong", [0, 1e-3, np.nan])
+def test_the_learned_layers_are_compared_within_rounding(wrong):
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        rng.normal(size=shape).astype(np.float32) for shape in [(1, 5, 4, 6), (5, 3, 4, 4), 3]
+    )
+    y = transposed_conv2d(x, weight, bias, stride=2, padding=1)
+    for m in range(3):
+        y[0, m, -1, -1] += wrong
+        assert learned.agrees(y, x, weight, bias, 2) == (wrong == 0)
+        y[0, m, -1, -1] -= wrong
+
+
+def test_learned_layers_that_exchange_two_channels_are_found():
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        rng.normal(size=shape).astype(np.float32) for shape in [(1, 5, 4, 6), (5, 4, 4, 4), 4]
+    )
+    y = transposed_conv2d(x, weight, bias, stride=2, padding=1)
+    for a, b in combinations(range(4), 2):
+        exchanged = y.copy()
+        exchanged[:, [a, b]] = y[:, [b, a]]
+        assert not learned.agrees(exchanged, x, weight, bias, 2)
+
+
+def test_a_wrong_learned_layer_is_named_and_the_exit_status_is_1(demo, monkeypatch):
+    def wrong(x, weight, bias, **arguments):
+        y = transposed_conv2d(x, weight, bias, **arguments)
+        if weight.shape[:2] == (32, 16):
+            y[0, 3, 20, 30] += 1e-2
+        return y
+
+    monkeypatch.setattr(learned, "transposed_conv2d", wrong)
+    page = learned.photographs()[1:]
+    monkeypatch.setattr(learned, "photographs", lambda: page)
+    status, out, _ = demo()
+    assert status == 1
+    assert out.count("DIFFERS") == 1
+    assert "up2 is not what tconv.reference computes" in out
 
 
 # Reading
@@ -424,7 +504,7 @@ def test_a_batch_holds_no_more_pixels_than_the_largest_picture(monkeypatch):
 
 def test_a_tall_and_a_thin_picture_can_be_drawn_together(tmp_path):
     found = [segment(noise(*size))[0][0] for size in [(400, 2), (2, 400)]]
-    drawing.draw(found, str(tmp_path / "drawn.png"))
+    drawing.draw(found, [], str(tmp_path / "drawn.png"))
     with Image.open(tmp_path / "drawn.png") as drawn:
         assert drawn.width == 1600
         assert 1200 < drawn.height < 1600

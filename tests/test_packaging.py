@@ -52,6 +52,7 @@ def test_the_wheel_holds_the_modules_the_types_marker_the_suite_and_the_kernels(
     modules = {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py")}
     assert names >= modules
     assert names >= {"tconv/py.typed", "tconv/commands/suite.toml"}
+    assert "tconv/commands/demo/weights.npz" in names
     assert names >= {f"tconv/kernels/{name}" for name in KERNELS}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 

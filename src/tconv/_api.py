@@ -115,6 +115,7 @@ def document(
     """Give a public function its name, its home and its documentation."""
     function.__name__ = function.__qualname__ = name
     function.__module__ = module
+    function.__annotations__ = {}  # the protocol has the types; Any would only clutter the help
     axes = ("D", "H", "W")[-ndim:]
     function.__doc__ = doc.format(
         name=name,
@@ -135,7 +136,8 @@ misnomer, "deconvolution".  Along each axis, input ``i`` is painted over the out
 
     y[i * stride + k * dilation - pad_begin] += x[i] * weight[k]
 
-for every tap ``k``, summed over the input channels of a group.  {where}
+for every tap ``k``, summed over the input channels of a group.
+{where}
 
 Parameters
 ----------

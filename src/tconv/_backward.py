@@ -94,7 +94,8 @@ Return the gradients of `transposed_conv{ndim}d` with respect to its arrays.
 
 ``grad_x`` is `conv{ndim}d` of ``grad_output``; ``grad_weight`` is the sum over the batch and all
 positions of the products of ``x`` and ``grad_output`` that each tap connects; ``grad_bias`` is the
-sum of ``grad_output``.  {where}
+sum of ``grad_output``.
+{where}
 
 Parameters
 ----------

@@ -92,7 +92,8 @@ Along each axis, output ``i`` gathers what a transposed convolution would paint 
 
 for every tap ``k``, summed over the input channels of a group, with zeros beyond the ends of ``x``.
 For all arrays that fit, ``sum(transposed_conv{ndim}d(a, weight) * b)`` equals
-``sum(a * conv{ndim}d(b, weight))``: as a matrix, each is the transpose of the other.  {where}
+``sum(a * conv{ndim}d(b, weight))``: as a matrix, each is the transpose of the other.
+{where}
 
 Parameters
 ----------

@@ -1,9 +1,10 @@
-"""``python -m tconv demo``: segment photographs with the decoder of FCN-8s.
+"""``python -m tconv demo``: segment photographs with decoders of transposed convolutions.
 
-The decoder is real: class scores at 1/32, 1/16 and 1/8 of a picture's resolution, fused and
-upsampled by three transposed convolutions, and the best class of every pixel.  No network was
+The decoder of FCN-8s is real: class scores at 1/32, 1/16 and 1/8 of a picture's resolution, fused
+and upsampled by three transposed convolutions, and the best class of every pixel.  No network was
 trained for it: the classes are clusters of colour and contrast (k-means), found in each picture by
-itself.
+itself.  Unless pictures are named, a small network follows whose kernels were learned: it finds
+coins and writing in the parts of two photographs that its training did not see.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 def add_parser(subparsers: Any) -> None:
     """Add this command to the command line."""
     parser = subparsers.add_parser(
-        "demo", help="segment photographs with the decoder of FCN-8s", description=__doc__
+        "demo", help="segment photographs with transposed convolutions", description=__doc__
     )
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="pictures of any size (default: two samples)"
+        "images", nargs="*", metavar="IMAGE", help="pictures of any size (default: samples)"
     )
     parser.add_argument(
         "--output", metavar="FILE", default="demo.png", help="the drawing (default: %(default)s)"
@@ -58,16 +59,18 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from . import drawing, fcn8s, pictures, report
+    from . import drawing, fcn8s, learned, pictures, report
 
     shown = [pictures.read(path) for path in options.images] or pictures.samples()
     batches = pictures.batches(shown)
+    labelled = [] if options.images else learned.photographs()
 
+    steps = len(batches) * fcn8s.STEPS + len(labelled) * learned.STEPS + 1
     segments: dict[int, fcn8s.Segments] = {}
     reports = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(batches) * fcn8s.STEPS + 1)
+        task = progress.add_task("", total=steps)
 
         def step(description: str) -> None:
             progress.update(task, description=description, advance=1)
@@ -76,11 +79,16 @@ def run(options: argparse.Namespace) -> int:
             members = [shown[i] for i in batch]
             masks, layers = fcn8s.segment(members, options.classes, step)
             segments |= zip(batch, masks, strict=True)
-            reports.append(report.Batch(members, layers))
+            reports.append(report.Batch(report.batch_name(members), layers))
+        found = []
+        for photograph in labelled:
+            result, layers = learned.segment(photograph, learned.weights(), step)
+            found.append(result)
+            reports.append(report.Batch(f"{photograph.name}, learned", layers))
         step("drawing")
-        drawing.draw([segments[i] for i in range(len(shown))], options.output)
+        drawing.draw([segments[i] for i in range(len(shown))], found, options.output)
 
-    report.print_report(reports, options.output)
+    report.print_report(reports, shown, found, options.output)
     return 0 if all(layer.is_right for batch in reports for layer in batch.layers) else 1
 
 

@@ -13,6 +13,7 @@ from skimage.segmentation import mark_boundaries
 
 from .. import CommandError
 from .fcn8s import Segments
+from .learned import COLOURS, Found
 from .pictures import CELL
 
 PANEL = 4.0
@@ -22,23 +23,30 @@ MOST_PIXELS = 1024
 """Along a side of a panel; more cannot be seen."""
 
 
-def draw(found: Sequence[Segments], output: str) -> None:
-    """Draw what was found into a file."""
-    heights = [PANEL * np.clip(s.mask.shape[0] / s.mask.shape[1], 0.2, 3) + 0.3 for s in found]
+def draw(segmented: Sequence[Segments], found: Sequence[Found], output: str) -> None:
+    """Draw what FCN-8s' decoder and the learned one found into a file."""
+    shapes = [s.mask.shape for s in segmented] + [f.classes.shape for f in found]
+    heights = [PANEL * np.clip(height / width, 0.2, 3) + 0.3 for height, width in shapes]
     figure = Figure(figsize=(4 * PANEL, sum(heights) + 0.8), layout="constrained")
-    rows = figure.subplots(len(found), 4, squeeze=False, height_ratios=heights)
-    for axes, segments in zip(rows, found, strict=True):
-        _draw_row(axes, segments)
+    rows = figure.subplots(len(shapes), 4, squeeze=False, height_ratios=heights)
+    for axes, segments in zip(rows, segmented, strict=False):
+        _draw_segments(axes, segments)
+    for axes, result in zip(rows[len(segmented) :], found, strict=True):
+        _draw_found(axes, result)
     figure.suptitle(
-        "FCN-8s' decoder: three transposed convolutions, from coarse scores to every pixel",
+        "Decoders of three transposed convolutions, from coarse scores to every pixel",
         fontsize=17,
     )
-    figure.supxlabel(
-        "The classes are clusters of colour and contrast in each picture, found without a trained "
-        "network.",
-        fontsize=11,
-        color="dimgrey",
-    )
+    remarks = [
+        "FCN-8s: the classes are clusters of colour and contrast in each picture, found without a "
+        "trained network."
+    ]
+    if found:
+        remarks.append(
+            "Below it: kernels learned from what lies left of the line; the labels were made by "
+            "classical recipes."
+        )
+    figure.supxlabel("\n".join(remarks), fontsize=11, color="dimgrey")
     with warnings.catch_warnings():
         # A file name may have letters that the font lacks.
         warnings.filterwarnings("ignore", "Glyph")
@@ -48,7 +56,7 @@ def draw(found: Sequence[Segments], output: str) -> None:
             raise CommandError(f"cannot write --output {output}: {error}") from error
 
 
-def _draw_row(axes: Sequence[Axes], segments: Segments) -> None:
+def _draw_segments(axes: Sequence[Axes], segments: Segments) -> None:
     height, width = segments.mask.shape
     every = -(-max(height, width) // MOST_PIXELS)
     photograph = segments.picture.rgb[::every, ::every]
@@ -70,6 +78,22 @@ def _draw_row(axes: Sequence[Axes], segments: Segments) -> None:
     _show(axes[2], colours[mask], extent, f"decoded, {height} x {width}, {classes}")
     outlined = mark_boundaries(photograph, mask, color=(1, 1, 1), mode="thick")
     _show(axes[3], outlined, extent, "outlines on the photograph")
+
+
+def _draw_found(axes: Sequence[Axes], found: Found) -> None:
+    labelled = found.labelled
+    height, width = found.classes.shape
+    extent = (0, width, height, 0)
+    photograph = np.repeat(labelled.grey[..., None], 3, axis=2)
+
+    _show(axes[0], photograph, extent, f"{labelled.name}, {height} x {width}")
+    _show(axes[1], COLOURS[labelled.labels], extent, "labels: " + ", ".join(labelled.classes))
+    title = f"learned decoder, IoU {found.iou:.3f} on the right"
+    _show(axes[2], COLOURS[found.classes], extent, title)
+    outlined = mark_boundaries(photograph, found.classes, color=COLOURS[1], mode="inner")
+    _show(axes[3], outlined, extent, "outlines on the photograph")
+    for panel in axes:
+        panel.axvline(labelled.held_out, color="tab:red", linewidth=1.5)
 
 
 def _show(

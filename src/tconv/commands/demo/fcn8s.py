@@ -12,22 +12,19 @@ Scores are whole quarters from -8 to 0, so every product and sum here is a multi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import gpu, reference, transposed_conv2d
+from ... import reference, transposed_conv2d
+from ...init import bilinear
+from .layer import Array, Layer, timed, to_device, to_host
 from .pictures import Picture
 from .scores import scores
-
-Array = Any
-"""A NumPy array, or a CuPy array where there is a GPU."""
 
 LAYERS = (("upscore2", 4, 2), ("upscore_pool4", 4, 2), ("upscore8", 16, 8))
 """Name, kernel size and stride of the transposed convolutions."""
@@ -37,20 +34,6 @@ STEPS = 1 + 2 * len(LAYERS)
 
 WINDOW = 64
 """Inputs along a side of what is compared with the reference in one piece."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one transposed convolution of the decoder did."""
-
-    name: str
-    x_shape: tuple[int, ...]
-    out_shape: tuple[int, ...]
-    milliseconds: float
-    is_right: bool
-    """Whether the result is the reference's, where it was compared."""
-    is_whole: bool
-    """Whether every output was compared, or those of the four corners."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +67,15 @@ def decode(
     score32: Array, score16: Array, score8: Array, step: Callable[[str], None]
 ) -> tuple[NDArray[np.uint8], list[Layer]]:
     """Return the best class of every pixel, and what each layer did."""
-    on_device = _to_device()
+    on_device = to_device()
     score32, score16, score8 = map(on_device, (score32, score16, score8))
     classes = score32.shape[1]
     layers = []
     fused = score32
     for (name, kernel_size, stride), skip in zip(LAYERS, (score16, score8, None), strict=True):
-        weight = bilinear(classes, kernel_size)
+        weight = bilinear(classes, (kernel_size, kernel_size), groups=classes)
         step(name)
-        up, milliseconds = _timed(
+        up, milliseconds = timed(
             partial(
                 transposed_conv2d,
                 fused,
@@ -103,18 +86,11 @@ def decode(
             )
         )
         step(f"{name}: checking")
-        is_right = equals_reference(_to_host(up), _to_host(fused), weight, stride)
+        is_right = equals_reference(to_host(up), to_host(fused), weight, stride)
         is_whole = max(fused.shape[2:]) <= 2 * WINDOW
         layers.append(Layer(name, fused.shape, up.shape, milliseconds, is_right, is_whole))
         fused = up if skip is None else up + skip
-    return _to_host(fused.argmax(axis=1)).astype(np.uint8), layers
-
-
-def bilinear(classes: int, kernel_size: int) -> NDArray[np.float32]:
-    """Return the weight of a depthwise layer that interpolates linearly between its inputs."""
-    centre = (kernel_size - 1) / 2
-    taps = 1 - np.abs(np.arange(kernel_size) - centre) / (kernel_size / 2)
-    return np.tile(np.outer(taps, taps).astype(np.float32), (classes, 1, 1, 1))
+    return to_host(fused.argmax(axis=1)).astype(np.uint8), layers
 
 
 def equals_reference(
@@ -149,35 +125,3 @@ def _windows(size: int, stride: int) -> list[tuple[slice, slice]]:
     first = slice(WINDOW + 1), slice(WINDOW * stride)
     last = slice(-WINDOW - 1, None), slice(-WINDOW * stride, None)
     return [first] if size <= WINDOW else [first, last]
-
-
-def _to_device() -> Callable[[Array], Array]:
-    """Return what moves an array to where the decoder runs."""
-    if not gpu.is_available():
-        return np.asarray
-    import cupy
-
-    to_gpu: Callable[[Array], Array] = cupy.asarray
-    return to_gpu
-
-
-def _to_host(array: Array) -> NDArray[Any]:
-    host: NDArray[Any] = array if isinstance(array, np.ndarray) else array.get()
-    return host
-
-
-def _timed(call: Callable[[], Array]) -> tuple[Array, float]:
-    """Return the result, and the milliseconds of the fastest of three calls after a first one."""
-    result, seconds = call(), []
-    for _ in range(3):
-        _synchronise(result)
-        begin = time.perf_counter()
-        result = call()
-        _synchronise(result)
-        seconds.append(time.perf_counter() - begin)
-    return result, 1000 * min(seconds)
-
-
-def _synchronise(array: Array) -> None:
-    if not isinstance(array, np.ndarray):
-        array.device.synchronize()

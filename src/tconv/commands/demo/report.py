@@ -12,7 +12,8 @@ from rich.text import Text
 
 from ... import gpu
 from ..._config import config
-from .fcn8s import Layer
+from .layer import Layer
+from .learned import Found
 from .pictures import Picture
 
 WIDTH = 110
@@ -21,19 +22,27 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Batch:
-    """The pictures that went through the decoder together, and its layers."""
+    """What went through a decoder together, and its layers."""
 
-    pictures: list[Picture]
+    name: str
     layers: list[Layer]
 
 
-def print_report(batches: Sequence[Batch], output: str) -> None:
+def batch_name(pictures: Sequence[Picture]) -> str:
+    """Return what a batch is called."""
+    count = len(pictures)
+    return pictures[0].name if count == 1 else f"{count} pictures, one batch"
+
+
+def print_report(
+    batches: Sequence[Batch], pictures: Sequence[Picture], found: Sequence[Found], output: str
+) -> None:
     """Print the layers of every batch, whether they equal the reference, and what was drawn."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)
     console.print(_table(batches))
-    for line in _remarks(batches, output):
+    for line in _remarks(batches, pictures, found, output):
         console.print(line, soft_wrap=True, markup=False)
 
 
@@ -44,14 +53,14 @@ def _table(batches: Sequence[Batch]) -> Table:
         if gpu.is_available()
         else (f"{facts['CPU']}, {facts['CPU threads']} threads", "CPU, NumPy")
     )
-    table = Table(title=f"FCN-8s' decoder on {device}", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=f"Decoders on {device}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("layer", max_width=24, no_wrap=True)
     for name in ("path", "input", "output"):
         table.add_column(name, no_wrap=True)
     table.add_column("ms", justify="right", no_wrap=True)
     table.add_column("reference")
     for batch in batches:
-        table.add_row(Text(_name(batch), style="bold"))
+        table.add_row(Text(batch.name, style="bold"))
         for layer in batch.layers:
             table.add_row(
                 layer.name,
@@ -65,28 +74,27 @@ def _table(batches: Sequence[Batch]) -> Table:
     return table
 
 
-def _name(batch: Batch) -> str:
-    count = len(batch.pictures)
-    return batch.pictures[0].name if count == 1 else f"{count} pictures, one batch"
-
-
 def _verdict(layer: Layer) -> str:
     if not layer.is_right:
         return "[red]DIFFERS[/red]"
+    if not layer.is_exact:
+        return "equal within rounding"
     return "equal" if layer.is_whole else "equal in the corners"
 
 
-def _remarks(batches: Sequence[Batch], output: str) -> list[str]:
-    shrunk = [p.name for batch in batches for p in batch.pictures if p.is_shrunk]
+def _remarks(
+    batches: Sequence[Batch], pictures: Sequence[Picture], found: Sequence[Found], output: str
+) -> list[str]:
     wrong = sorted(
         {layer.name for batch in batches for layer in batch.layers if not layer.is_right}
     )
     why_not = gpu.why_not()
     return [
-        "The classes are clusters of colour and contrast in each picture, found without a trained "
-        "network.",
+        "FCN-8s: the classes are clusters of colour and contrast in each picture, found without a "
+        "trained network.",
+        *(f"Learned: IoU {f.iou:.3f} in the held-out part of {f.labelled.name}." for f in found),
         *([] if why_not is None else [f"No GPU was used: {why_not}."]),
-        *(f"{name} is shrunk to fit." for name in shrunk),
+        *(f"{p.name} is shrunk to fit." for p in pictures if p.is_shrunk),
         *(f"{name} is not what tconv.reference computes: please report it." for name in wrong),
         f"{output} is written.",
     ]
