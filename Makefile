@@ -5,9 +5,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-# `make gpu` uses the CuPy that is there: PYTHONPATH=src and any Python that has it.
-GPU_PYTHON ?= PYTHONPATH=src $(PYTHON)
-
 .PHONY: demo test lint mutants bench gpu clean
 
 demo: $(READY)  ## segment photographs with two decoders and write demo.png
@@ -27,10 +24,12 @@ mutants: $(READY)  ## break the sources on purpose; the tests must notice every 
 bench: $(READY)  ## the layers of real models beside PyTorch and ONNX Runtime, where installed
 	$(BIN)/python -m tconv bench --cpu
 
+# With the CuPy and pytest that PYTHON has; no environment of its own.
+gpu: export PYTHONPATH = src
 gpu:  ## on a machine with an NVIDIA GPU: every kernel, then again under compute-sanitizer
-	$(GPU_PYTHON) -m pytest -m gpu tests
+	$(PYTHON) -m pytest -m gpu tests
 	for tool in memcheck racecheck initcheck synccheck; do \
-	    compute-sanitizer --tool $$tool --error-exitcode 1 $(GPU_PYTHON) -m pytest -q -m gpu \
+	    compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu \
 	        tests/test_kernels.py -k "named_cases and (vocoder or groups)" || exit 1; \
 	done
 
