@@ -20,9 +20,9 @@ def strategy(request, monkeypatch):
 def sizes(request, monkeypatch):
     """Parts as large as ever, or of a few elements each."""
     if request.param == "in crumbs":
-        monkeypatch.setattr(parts, "SMALLEST", 8)
-        monkeypatch.setattr(_cpu, "PRODUCTS", (32, 3))
-        monkeypatch.setattr(_cpu, "SUMS", (24, 2))
+        monkeypatch.setattr(parts, "FEWEST", 1)
+        monkeypatch.setattr(_cpu, "PRODUCTS", (32, 8, 3))
+        monkeypatch.setattr(_cpu, "SUMS", (24, 8, 2))
 
 
 @pytest.mark.usefixtures("strategy", "sizes")
@@ -55,27 +55,33 @@ GEOMETRY = Geometry(
 
 
 @pytest.mark.parametrize("elements", [1, 50, 1000, 10**6])
-def test_parts_hold_every_output_once(monkeypatch, elements):
-    monkeypatch.setattr(parts, "SMALLEST", 1)
+def test_parts_hold_every_output_once(elements):
     times = np.zeros(GEOMETRY.out_shape, int)
-    for part in parts.split(GEOMETRY, 12, elements, 2):
+    for part in parts.split(GEOMETRY, 12, elements, 1, 2):
         assert times[part.out].shape == part.geometry.out_shape
         times[part.out] += 1
     assert (times == 1).all()
 
 
 def test_parts_are_cut_smaller_until_their_products_fit():
-    sizes = [len(list(parts.split(GEOMETRY, 12, n, 1))) for n in (1 << 20, 1 << 16)]
+    sizes = [len(list(parts.split(GEOMETRY, 12, n, 1 << 16, 1))) for n in (1 << 20, 1 << 16)]
     assert sizes[0] == sizes[1] == 1
     wide = Geometry(1, 1, 64, 64, (64, 64), (2, 2), (2, 2), (1, 1), (0, 0), (128, 128))
-    products = [4 * p.geometry.out_channels * 64 * 64 for p in parts.split(wide, 4, 1 << 17, 64)]
+    products = [4 * p.geometry.out_channels * 64 * 64 for p in parts.split(wide, 4, 1 << 17, 1 << 16, 64)]
     assert max(products) <= 1 << 20
     assert len(products) >= 8
 
 
+def test_a_single_output_channel_is_cut_by_its_positions_so_that_threads_share_it():
+    istft = Geometry(1, 1, 8, 1, (224,), (1024,), (256,), (1,), (0,), (58112,))
+    sizes = [p.geometry.in_size[0] for p in _cpu.cut(istft, overlap_add.compute)]
+    assert len(sizes) > 1
+    assert min(sizes) >= parts.FEWEST // 2
+
+
 def test_outputs_far_from_every_input_do_not_make_the_parts_grow():
     far = Geometry(1, 1, 2, 2, (4,), (3,), (2,), (1,), (-(10**6),), (2 * 10**6,))
-    for part in parts.split(far, 3, 1 << 12, 256):
+    for part in parts.split(far, 3, 1 << 12, 1 << 16, 256):
         first = part.geometry.pad_begin[0] // 2
         last = (part.geometry.pad_begin[0] + part.geometry.out_size[0]) // 2
         assert max(last, part.geometry.in_size[0]) - min(first, 0) < 10**4

@@ -23,9 +23,10 @@ __all__ = ["bias_gradient", "conv", "transposed_conv", "weight_gradient"]
 Array = np.ndarray[Any, np.dtype[Any]]
 Strategy = Callable[[Array, Array, Array | None, Array, Geometry, str | None, Scratch], None]
 
-# How large the parts are: elements of intermediate results, and positions.
-PRODUCTS = 1 << 20, 1 << 10
-SUMS = 1 << 18, 1 << 14
+# How large the parts are: elements of intermediate results, how many of them are worth a thread's
+# while, and positions.
+PRODUCTS = 1 << 21, 1 << 16, 1 << 11
+SUMS = 1 << 19, 1 << 19, 1 << 15
 # More products than this in one part would be too much memory.
 LARGEST = 1 << 22
 
@@ -73,7 +74,7 @@ def transposed_conv(
 def choose(geometry: Geometry) -> Strategy:
     """Choose how to compute; see the strategies for what each is good for."""
     thin = geometry.in_channels == geometry.groups
-    if thin or smallest(geometry, PRODUCTS[1]) > LARGEST:
+    if thin or smallest(geometry, PRODUCTS[2]) > LARGEST:
         return tap_by_tap.compute
     return overlap_add.compute
 

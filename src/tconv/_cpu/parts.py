@@ -16,8 +16,8 @@ from .._geometry import Geometry
 
 Index = tuple[slice, ...]
 
-# Parts of fewer elements are not worth a thread's while.
-SMALLEST = 1 << 16
+# A matrix product with fewer columns is slow.
+FEWEST = 1 << 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +85,23 @@ def windows(geometry: Geometry, axis: int, step: int) -> list[Window]:
     return cut
 
 
-def split(geometry: Geometry, rows: int, elements: int, positions: int) -> Iterator[Part]:
+def split(
+    geometry: Geometry, rows: int, elements: int, least: int, positions: int
+) -> Iterator[Part]:
     """Cut a transposed convolution into parts of about `elements` intermediate results.
 
     There are `rows` of them for every output channel and input position.  Parts of fewer than
-    `positions` are made only where there are no more.
+    `least`, or of fewer than `positions`, are made only where there are no more.
     """
     g = geometry
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
     rows = max(1, g.out_channels * rows)
     # Several parts, so that threads finish together, unless these would be too small.
     everything = rows * g.batch * prod(g.in_size)
-    elements = min(elements, max(SMALLEST, everything // 4))
+    elements = min(elements, max(least, everything // 4))
+    if g.out_channels == 1:
+        # Channels cannot be cut, and the taps make a product of few positions large enough.
+        positions = min(positions, max(FEWEST, elements // rows))
 
     steps = _steps(g, max(positions, elements // rows))
     items = max(1, min(g.batch, max(positions, elements // rows) // prod(steps)))
