@@ -67,7 +67,8 @@ def test_parts_are_cut_smaller_until_their_products_fit():
     sizes = [len(list(parts.split(GEOMETRY, 12, n, 1 << 16, 1))) for n in (1 << 20, 1 << 16)]
     assert sizes[0] == sizes[1] == 1
     wide = Geometry(1, 1, 64, 64, (64, 64), (2, 2), (2, 2), (1, 1), (0, 0), (128, 128))
-    products = [4 * p.geometry.out_channels * 64 * 64 for p in parts.split(wide, 4, 1 << 17, 1 << 16, 64)]
+    cut = parts.split(wide, 4, 1 << 17, 1 << 16, 64)
+    products = [4 * part.geometry.out_channels * 64 * 64 for part in cut]
     assert max(products) <= 1 << 20
     assert len(products) >= 8
 
