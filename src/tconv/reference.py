@@ -74,14 +74,14 @@ def transposed_conv(
     )
 
     # 4. Correlate.
-    full_size = [n + m for n, m in zip(inner, margin, strict=True)]
-    full = np.zeros((g.batch, g.out_channels, *full_size), x.dtype)
+    sizes = [*map(full_size, g.in_size, g.kernel_size, g.stride, g.dilation)]
+    full = np.zeros((g.batch, g.out_channels, *sizes), x.dtype)
     if g.in_channels:
         _correlate(canvas, flipped, g.groups, full)
 
     # Padding crops the full result; output padding, or a negative padding, extends it.
     result = np.zeros(g.out_shape, x.dtype)
-    ours, theirs = zip(*map(_overlap, g.pad_begin, g.out_size, full_size), strict=True)
+    ours, theirs = zip(*map(_overlap, g.pad_begin, g.out_size, sizes), strict=True)
     result[:, :, *ours] = full[:, :, *theirs]
 
     if bias is not None:
@@ -181,9 +181,9 @@ def _every(margin: int, inner: int, stride: int) -> slice:
     return slice(margin, margin + inner, stride)
 
 
-def _overlap(begin: int, size: int, full_size: int) -> tuple[slice, slice]:
+def _overlap(begin: int, size: int, whole: int) -> tuple[slice, slice]:
     """Return where a window and the full result overlap, as a slice of each."""
-    first, last = max(begin, 0), min(begin + size, full_size)
+    first, last = max(begin, 0), min(begin + size, whole)
     last = max(first, last)
     return slice(first - begin, last - begin), slice(first, last)
 

@@ -136,9 +136,12 @@ def _gradients(kind: str) -> _dispatch.Gradients:
 _WHERE = "Computed on the GPU; where there is none, NumPy arrays are computed on the CPU."
 
 transposed_conv1d, transposed_conv2d, transposed_conv3d = verbs(_backend, __name__, _WHERE)
-conv1d, conv2d, conv3d = conv_verbs(_gradients, __name__, _WHERE)
+
+_NO_KERNEL = "NumPy arrays are computed on the CPU; there is no GPU kernel for CuPy arrays yet."
+
+conv1d, conv2d, conv3d = conv_verbs(_gradients, __name__, _NO_KERNEL)
 (
     transposed_conv1d_backward,
     transposed_conv2d_backward,
     transposed_conv3d_backward,
-) = backward_verbs(_gradients, __name__, _WHERE)
+) = backward_verbs(_gradients, __name__, _NO_KERNEL)
