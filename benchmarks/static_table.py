@@ -57,9 +57,11 @@ def resources(specialisation, capability):
 
 def describe(specialisation):
     """Return the first cells of a row of the table."""
-    s = specialisation
-    x, out = ("last" if last else "first" for last in (s.x_channels_last, s.out_channels_last))
-    return f"{s.kernel} | {s.dtype} | {s.axes} | {x} | {out} | {s.tile or ''} | {s.shared_bytes}"
+    s, constants = specialisation, dict(specialisation.constants)
+    tile = "x".join(str(constants[n]) for n in ("ROWS", "COLUMNS", "DEPTH") if n in constants)
+    orders = [constants.get(f"{name}_CHANNELS_LAST") for name in ("X", "OUT")]
+    x, out = ("last" if last else "first" for last in orders)
+    return f"{s.kernel} | {s.dtype} | {constants['AXES']} | {x} | {out} | {tile} | {s.shared_bytes}"
 
 
 def main(arguments):

@@ -16,6 +16,7 @@ constexpr int AXES = 2;              // spatial axes: 1, 2 or 3
 constexpr Activation ACTIVATION = Activation::NONE;
 constexpr bool OUT_CHANNELS_LAST = false;  // channels are nearest in the result's memory
 constexpr int THREADS = 128;               // of a block
+constexpr int SHARED_BYTES = 26880;        // dynamic shared memory of a block
 
 // The rest is for tiled kernels alone.
 constexpr int ROWS = 128;                // of a block's tile
@@ -25,4 +26,3 @@ constexpr int THREAD_ROWS = 8;           // of one thread's part of the tile
 constexpr int THREAD_COLUMNS = 8;
 constexpr bool X_CHANNELS_LAST = false;  // channels are nearest in x's memory
 constexpr bool ASYNC = true;             // copy to shared memory asynchronously (sm_80 and later)
-constexpr int SHARED_BYTES = 26880;      // dynamic shared memory of a block

@@ -15,7 +15,9 @@ import standin
 import test_torch
 from cuda_device import Cuda
 from standin import Recorder, Standin
-from tconv.gpu.select import TILES, TYPES, Tile
+from tconv.gpu.call import TYPES
+from tconv.gpu.choice import Tile
+from tconv.gpu.families.gemm import TILES
 
 SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
 UPSAMPLING = cases.Case("upsampling", "1-D", (2, 4, 40), (4, 5, 4), {"stride": 2, "padding": 1})

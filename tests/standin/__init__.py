@@ -164,10 +164,11 @@ class Standin:
     def verbs(self, kernel=None, tile=None):
         """Return a function like the public verbs, for any number of axes, with a kernel forced."""
 
-        def backend(x, weight, bias, geometry, *, activation, precision, out):  # noqa: ARG001
+        def backend(x, weight, bias, geometry, *, activation, precision, out):
             return launch.transposed_conv(
                 x, weight, bias, geometry,
-                activation=activation, out=out, device=self, kernel=kernel, tile=tile,
+                activation=activation, precision=precision, out=out,
+                device=self, kernel=kernel, tile=tile,
             )  # fmt: skip
 
         functions = _api.verbs(lambda _: backend, __name__, "Computed on the stand-in.")

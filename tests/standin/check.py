@@ -15,7 +15,7 @@ import numpy as np
 
 import cases
 import oracle
-from tconv.gpu.select import Tile
+from tconv.gpu.choice import Tile
 from tconv.gpu.source import read
 
 from . import Recorder, Standin

@@ -62,7 +62,7 @@ def transposed_conv(
     geometry: Geometry,
     *,
     activation: str | None = None,
-    precision: str | None = None,  # noqa: ARG001  (float32 is at least as exact as any of them)
+    precision: str | None = None,
     out: Any = None,
 ) -> Any:
     """Compute on CuPy arrays, on the device of x and the current stream, without waiting."""
@@ -78,6 +78,7 @@ def transposed_conv(
             bias,
             geometry,
             activation=activation,
+            precision=precision,
             out=out,
             device=compile.device(x.device.id),
         )

@@ -17,8 +17,8 @@ from threading import Lock
 from typing import Any
 
 from .. import _config
+from .choice import Specialisation
 from .launch import Kernel
-from .select import Specialisation
 from .source import source
 
 OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")

@@ -13,8 +13,10 @@ import numpy as np
 
 from .. import _memory
 from .._geometry import Geometry
+from .call import Call, Strides
+from .choice import Specialisation, Tile
 from .params import params
-from .select import Specialisation, Strides, Tile, select
+from .select import select
 
 
 class Kernel(Protocol):
@@ -53,6 +55,7 @@ def transposed_conv(
     geometry: Geometry,
     *,
     activation: str | None,
+    precision: str | None,
     out: Any,
     device: Device,
     kernel: str | None = None,
@@ -72,20 +75,20 @@ def transposed_conv(
         bias=0 if bias is None else _strides(bias)[0],
         out=_strides(result),
     )
-    choice = select(
+    call = Call(
         geometry,
         result.dtype.name,
         strides,
         activation=activation,
+        precision=precision,
         capability=device.capability,
-        kernel=kernel,
-        tile=tile,
     )
+    choice = select(call, kernel=kernel, tile=tile)
     specialisation = choice.specialisation
     device.kernel(specialisation)(
         (choice.blocks,),
         (specialisation.threads,),
-        (x, weight, _NULL if bias is None else bias, result, params(choice, geometry, strides)),
+        (x, weight, _NULL if bias is None else bias, result, params(choice, call)),
         shared_mem=specialisation.shared_bytes,
     )
     if result is not out:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .._geometry import Geometry
-from .select import Axis, Choice, Strides
+from .call import Call
+from .choice import Choice
 
 
 @cache
@@ -56,17 +56,16 @@ def layout(axes: int, index_bits: int) -> np.dtype[Any]:
     )
 
 
-def params(choice: Choice, geometry: Geometry, strides: Strides) -> np.ndarray[Any, np.dtype[Any]]:
+def params(choice: Choice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
     """Return the struct, as an array of size 1, which is passed to a kernel by value."""
-    g = geometry
+    g, strides = call.geometry, call.strides
     bits = choice.specialisation.index_bits
-    axes = [Axis.of(g, a) for a in range(g.ndim)]
     struct = (
-        _division(g.out_channels // g.groups, bits),
+        _division(call.out_channels, bits),
         _division(g.out_channels, bits),
-        g.in_channels // g.groups,
+        call.channels,
         prod(g.out_shape),
-        g.batch * prod(axis.q_size for axis in axes),
+        call.rows,
         _division(choice.phase_columns, bits),
         _division(choice.row_blocks, bits),
         _division(choice.column_blocks, bits),
@@ -90,7 +89,7 @@ def params(choice: Choice, geometry: Geometry, strides: Strides) -> np.ndarray[A
                 strides.weight[2 + a],
                 strides.out[2 + a],
             )
-            for a, axis in enumerate(axes)
+            for a, axis in enumerate(call.axes)
         ],
     )
     return np.array([struct], layout(g.ndim, bits))

@@ -11,7 +11,9 @@ import numpy as np
 from .. import _check
 from .._api import Ints, Padding
 from .._geometry import Geometry
-from .select import TYPES, Choice, Strides, contiguous, select
+from .call import TYPES, Call, Strides, contiguous
+from .choice import Choice
+from .select import select
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,13 @@ class Plan:
             f"because     {c.reason}",
             f"x           {g.x_shape}, weight {g.weight_shape}, result {g.out_shape}",
         ]
-        if s.tile is not None:
+        if c.tile is not None:
             lines += [
-                f"tile        {s.tile.rows} rows (n, q) x {s.tile.columns} columns (phase, m), "
-                f"{s.tile.depth} channels a step",
+                f"tile        {c.tile.rows} rows (n, q) x {c.tile.columns} columns (phase, m), "
+                f"{c.tile.depth} channels a step",
                 f"columns     {c.phase_columns} for each phase",
             ]
-        copies = "asynchronous copies" if s.asynchronous else "plain loads"
+        copies = "asynchronous copies" if dict(s.constants).get("ASYNC") else "plain loads"
         lines += [
             f"grid        {c.blocks} blocks of {s.threads} threads",
             f"memory      {s.shared_bytes} bytes of shared memory a block, {copies}, "
@@ -121,8 +123,8 @@ def plan(
         bias=1,
         out=order(geometry.out_shape),
     )
-    choice = select(geometry, name, strides, activation=activation, capability=capability)
-    return Plan(geometry, choice, capability, precision)
+    call = Call(geometry, name, strides, activation, precision, capability)
+    return Plan(geometry, select(call), capability, precision)
 
 
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:

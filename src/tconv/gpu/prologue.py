@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .select import TYPES, Specialisation
+from .call import TYPES
+from .choice import Constant, Specialisation
 
 
 def prologue(specialisation: Specialisation) -> str:
     """Return the prologue of one specialisation, as CUDA C++."""
     s = specialisation
-    types, tile = TYPES[s.dtype], s.tile
+    types = TYPES[s.dtype]
     index = "int" if s.index_bits == 32 else "long long"
     lines = [
         "struct Float16;",
@@ -21,24 +22,17 @@ def prologue(specialisation: Specialisation) -> str:
         f"using Accumulator = {types.accumulator};",
         f"using Index = {index};",
         f"using UnsignedIndex = unsigned {index};",
-        f"constexpr int AXES = {s.axes};",
-        f"constexpr Activation ACTIVATION = Activation::{(s.activation or 'none').upper()};",
-        f"constexpr bool OUT_CHANNELS_LAST = {_bool(s.out_channels_last)};",
-        f"constexpr int THREADS = {s.threads};",
+        _constant("THREADS", s.threads),
+        _constant("SHARED_BYTES", s.shared_bytes),
+        *(_constant(name, value) for name, value in s.constants),
     ]
-    if tile is not None:
-        lines += [
-            f"constexpr int ROWS = {tile.rows};",
-            f"constexpr int COLUMNS = {tile.columns};",
-            f"constexpr int DEPTH = {tile.depth};",
-            f"constexpr int THREAD_ROWS = {tile.thread_rows};",
-            f"constexpr int THREAD_COLUMNS = {tile.thread_columns};",
-            f"constexpr bool X_CHANNELS_LAST = {_bool(s.x_channels_last)};",
-            f"constexpr bool ASYNC = {_bool(s.asynchronous)};",
-            f"constexpr int SHARED_BYTES = {s.shared_bytes};",
-        ]
     return "\n".join(lines) + "\n"
 
 
-def _bool(value: bool) -> str:
-    return "true" if value else "false"
+def _constant(name: str, value: Constant) -> str:
+    if isinstance(value, bool):
+        return f"constexpr bool {name} = {str(value).lower()};"
+    if isinstance(value, int):
+        return f"constexpr int {name} = {value};"
+    enum = name.title()
+    return f"constexpr {enum} {name} = {enum}::{value.upper()};"

@@ -8,8 +8,8 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
+from .choice import Specialisation
 from .prologue import prologue
-from .select import Specialisation
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 _ONCE = re.compile(r"^#pragma once\n", re.MULTILINE)

@@ -1,0 +1,62 @@
+"""What is launched: a kernel, what it is specialised by, and how many blocks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Constant = int | bool | str
+"""A constant of a kernel; a string is an enumerator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specialisation:
+    """All that a kernel is compiled for; image sizes are not part of it.
+
+    ``constants`` are the ``constexpr`` lines of its prologue, ``specialisation["AXES"]`` is one.
+    """
+
+    kernel: str
+    dtype: str
+    index_bits: int
+    threads: int
+    constants: tuple[tuple[str, Constant], ...]
+    shared_bytes: int = 0
+
+    def __getitem__(self, name: str) -> Constant:
+        """Return one constant."""
+        return dict(self.constants)[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What one block of a matrix product computes, and how its threads share that."""
+
+    rows: int
+    columns: int
+    depth: int
+    thread_rows: int
+    thread_columns: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.rows // self.thread_rows * (self.columns // self.thread_columns)
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.depth}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A kernel, how it is launched on one geometry, and why it was chosen.
+
+    Matrix products have a tile, and columns that are filled up to whole blocks or not.
+    """
+
+    specialisation: Specialisation
+    blocks: int
+    reason: str
+    tile: Tile | None = None
+    phase_columns: int = 1
+    row_blocks: int = 1
+    column_blocks: int = 1
