@@ -1,5 +1,6 @@
 """NVRTC compiles every kernel for every architecture, without a GPU; cubins are cached on disk."""
 
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,15 @@ def test_a_cubin_is_compiled_once(compile, cache, text, monkeypatch):
     assert path.read_bytes().startswith(b"\x7fELF")
     monkeypatch.setattr(compile, "compiled", None)
     assert compile.cubin(text, "sm_80") == path
+
+
+def test_a_cubin_is_whole(compile, text):
+    cubin, _ = compile.compiled(text, "sm_80")
+    # Where an ELF file's tables of segments and of sections begin, and their entries.
+    segments, sections = struct.unpack_from("<QQ", cubin, 32)
+    sizes = struct.unpack_from("<HHHH", cubin, 54)
+    assert segments + sizes[0] * sizes[1] <= len(cubin)
+    assert sections + sizes[2] * sizes[3] <= len(cubin)
 
 
 def test_other_sources_and_architectures_have_other_cubins(compile, cache, text):

@@ -95,7 +95,8 @@ def compiled(text: str, architecture: str, *options: str) -> tuple[bytes, str]:
     program = nvrtc.createProgram(text, "tconv.cu", (), ())
     try:
         nvrtc.compileProgram(program, (f"-arch={architecture}", *OPTIONS, *options))
-        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+        # CuPy drops the last byte, as if a cubin ended with a zero as PTX does.
+        return nvrtc.getCUBIN(program) + b"\0", nvrtc.getProgramLog(program)
     except nvrtc.NVRTCError as error:
         messages = nvrtc.getProgramLog(program)
         raise RuntimeError(f"NVRTC refuses a kernel for {architecture}:\n{messages}") from error
