@@ -284,9 +284,9 @@ OPTIONS = [
         x=numpy((1, 4, 5, 6), "i8"), weight=numpy((4, 6, 3, 3), "i8"), error=TypeError),
     Bad("precision='high' is not one of ieee, tf32, tf32x3", {"precision": "high"}),
     Bad("precision=32 must be None or a string", {"precision": 32}, error=TypeError),
-    Bad("precision='tf32' is for float32 but x is float64", {"precision": "tf32"},
+    Bad("precision='tf32' is for float32, not float64", {"precision": "tf32"},
         x=numpy((1, 4, 5, 6), "f8"), weight=numpy((4, 6, 3, 3), "f8"), error=TypeError),
-    Bad("precision='tf32x3' is for float32 but x is float16", {"precision": "tf32x3"},
+    Bad("precision='tf32x3' is for float32, not float16", {"precision": "tf32x3"},
         x=numpy((1, 4, 5, 6), "f2"), weight=numpy((4, 6, 3, 3), "f2"), error=TypeError),
 ]  # fmt: skip
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol, SupportsIndex, TypeVar
 
 from . import _check, _dispatch
+from ._geometry import Geometry
 
 Array = TypeVar("Array")
 Ints = SupportsIndex | Sequence[SupportsIndex]
@@ -62,11 +64,9 @@ def _verb(ndim: int, backend: _dispatch.Backend, module: str, where: str) -> Ver
         kind = library({"x": x, "weight": weight}, bias=bias, out=out)
         _check.activation(activation, x)
         _check.precision(precision, x)
-        geometry = _check.geometry(
+        _check.axes(ndim, x, weight)
+        window = _check.window(
             ndim,
-            x,
-            weight,
-            bias,
             stride=stride,
             padding=padding,
             output_padding=output_padding,
@@ -74,30 +74,56 @@ def _verb(ndim: int, backend: _dispatch.Backend, module: str, where: str) -> Ver
             dilation=dilation,
             groups=groups,
         )
-        batched = len(x.shape) == ndim + 2
-        if out is not None:
-            _check.out(
-                out,
-                geometry.out_shape if batched else geometry.out_shape[1:],
-                writeable=_dispatch.writeable(out),
-                overlaps=_dispatch.overlapping(out, x=x, weight=weight, bias=bias),
-            )
-        result = backend(kind)(
-            x if batched else x[None],
+        return computed(
+            backend(kind),
+            x,
             weight,
             bias,
-            geometry,
+            fitted(window, x, weight, bias),
             activation=activation,
             precision=precision,
-            out=out if batched or out is None else out[None],
+            out=out,
         )
-        if out is not None:
-            return out
-        return result if batched else result[0]
 
     example = _EXAMPLES[ndim].format(module=module)
     document(transposed_conv, f"transposed_conv{ndim}d", module, ndim, _DOC, where, example)
     return transposed_conv
+
+
+def fitted(window: _check.Window, x: Any, weight: Any, bias: Any) -> Geometry:
+    """Return the geometry of a window on these arrays; that of a call made before is at hand."""
+    bias_shape = None if bias is None else bias.shape
+    return _laid(window, x.shape, weight.shape, bias_shape, x.dtype.itemsize)
+
+
+_laid = lru_cache(maxsize=4096)(_check.laid)
+
+
+def computed(
+    compute: _dispatch.Compute,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    geometry: Geometry,
+    *,
+    out: Any,
+    **options: Any,
+) -> Any:
+    """Return the result for arrays that fit the geometry, with a batch or without."""
+    batched = len(x.shape) == geometry.ndim + 2
+    if out is not None:
+        _check.out(
+            out,
+            geometry.out_shape if batched else geometry.out_shape[1:],
+            writeable=_dispatch.writeable(out),
+            overlaps=_dispatch.overlapping(out, x=x, weight=weight, bias=bias),
+        )
+    if batched:
+        return compute(x, weight, bias, geometry, out=out, **options)
+    if out is None:
+        return compute(x[None], weight, bias, geometry, out=None, **options)[0]
+    compute(x[None], weight, bias, geometry, out=out[None], **options)
+    return out
 
 
 def library(arrays: dict[str, Any], **optional: Any) -> str:

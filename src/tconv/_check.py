@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._geometry import Geometry, full_size
 
@@ -24,11 +25,22 @@ PADDINGS = ("valid", "same", "same_upper", "same_lower")
 LARGEST = 2**63 - 1
 
 
-def geometry(
+class Window(NamedTuple):
+    """What a call says of its geometry besides the shapes of its arrays, spelled out for each axis.
+
+    ``padding`` is a (begin, end) pair for each axis, or a name.
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...] | str
+    output_padding: tuple[int, ...]
+    output_size: tuple[int, ...] | None
+    dilation: tuple[int, ...]
+    groups: int
+
+
+def window(
     ndim: int,
-    x: Any,
-    weight: Any,
-    bias: Any,
     *,
     stride: Any,
     padding: Any,
@@ -36,35 +48,97 @@ def geometry(
     output_size: Any,
     dilation: Any,
     groups: Any,
-) -> Geometry:
-    """Return the geometry of one call, or raise the error that explains it."""
-    batch, in_channels, in_size, kernel_size = _shapes(ndim, x, weight, "C, M // groups")
+) -> Window:
+    """Return the window that these arguments spell, or raise the error that explains them."""
     stride = _ints("stride", stride, ndim, least=1)
     dilation = _ints("dilation", dilation, ndim, least=1)
     groups = _int("groups", groups, least=1)
-    if weight.shape[0] != in_channels:
+    extra = _ints("output_padding", output_padding, ndim, least=0)
+    padding = _padding(padding, ndim)
+    if isinstance(padding, str):
+        if output_size is not None or any(extra):
+            given = "output_padding" if output_size is None else "output_size"
+            raise ValueError(f"padding={padding!r} fixes the output size; leave out {given}")
+        return Window(stride, padding, extra, None, dilation, groups)
+    for axis in range(ndim):
+        if extra[axis] >= max(stride[axis], dilation[axis]):
+            raise ValueError(
+                f"output_padding={extra[axis]} must be less than stride={stride[axis]} "
+                f"or dilation={dilation[axis]} (spatial axis {axis})"
+            )
+    if output_size is not None:
+        if any(extra):
+            raise ValueError(
+                f"output_size={output_size} replaces output_padding={output_padding}; leave one out"
+            )
+        output_size = _ints("output_size", output_size, ndim, least=1)
+    return Window(stride, padding, extra, output_size, dilation, groups)
+
+
+def geometry(ndim: int, x: Any, weight: Any, bias: Any, **spelling: Any) -> Geometry:
+    """Return the geometry of one call, or raise the error that explains it."""
+    axes(ndim, x, weight)
+    bias_shape = None if bias is None else tuple(bias.shape)
+    return laid(
+        window(ndim, **spelling), tuple(x.shape), tuple(weight.shape), bias_shape, x.dtype.itemsize
+    )
+
+
+def axes(ndim: int, x: Any, weight: Any) -> None:
+    """Raise unless x and weight have as many axes as a transposed convolution of ndim takes."""
+    _x_axes(ndim, len(x.shape))
+    _weight_axes(ndim, len(weight.shape), "C, M // groups")
+
+
+def laid(
+    window: Window,
+    x_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    bias_shape: tuple[int, ...] | None,
+    itemsize: int,
+) -> Geometry:
+    """Return the geometry of a window on arrays of these shapes, whose axes are enough."""
+    ndim, groups = len(window.stride), window.groups
+    batch, in_channels, in_size, kernel_size = _sizes_of(ndim, x_shape, weight_shape)
+    if weight_shape[0] != in_channels:
         raise ValueError(
-            f"weight has {weight.shape[0]} input channels (axis 0) "
-            f"but x has {in_channels} (axis {len(x.shape) - ndim - 1})"
+            f"weight has {weight_shape[0]} input channels (axis 0) "
+            f"but x has {in_channels} (axis {len(x_shape) - ndim - 1})"
         )
     if in_channels % groups:
         raise ValueError(f"x has {in_channels} channels, which groups={groups} does not divide")
-    out_channels = weight.shape[1] * groups
-    if bias is not None and tuple(bias.shape) != (out_channels,):
-        raise ValueError(
-            f"bias has shape {tuple(bias.shape)} but must be ({out_channels},): "
-            f"weight has {weight.shape[1]} output channels (axis 1) for each of groups={groups}"
-        )
-
-    pad_begin, out_size = _window(
-        in_size, kernel_size, stride, dilation, padding, output_padding, output_size
-    )
+    out_channels = _out_channels(weight_shape, bias_shape, groups)
+    pad_begin, out_size = _out_window(in_size, kernel_size, window)
     result = Geometry(
-        batch, groups, in_channels, out_channels, in_size, kernel_size, stride, dilation,
-        pad_begin, out_size,
+        batch, groups, in_channels, out_channels, in_size, kernel_size, window.stride,
+        window.dilation, pad_begin, out_size,
     )  # fmt: skip
-    _addressable(result.out_shape, x.dtype.itemsize)
+    _addressable(result.out_shape, itemsize)
     return result
+
+
+def _out_channels(
+    weight_shape: tuple[int, ...], bias_shape: tuple[int, ...] | None, groups: int
+) -> int:
+    out_channels = weight_shape[1] * groups
+    if bias_shape is not None and bias_shape != (out_channels,):
+        raise ValueError(
+            f"bias has shape {bias_shape} but must be ({out_channels},): "
+            f"weight has {weight_shape[1]} output channels (axis 1) for each of groups={groups}"
+        )
+    return out_channels
+
+
+def layer(ndim: int, weight: Any, bias: Any, window: Window) -> None:
+    """Raise unless these can be the weight and the bias of a layer with this window."""
+    _weight_axes(ndim, len(weight.shape), "C, M // groups")
+    _sizes("weight", tuple(weight.shape[2:]), 2)
+    if weight.shape[0] % window.groups:
+        raise ValueError(
+            f"weight has {weight.shape[0]} input channels (axis 0), "
+            f"which groups={window.groups} does not divide"
+        )
+    _out_channels(tuple(weight.shape), None if bias is None else tuple(bias.shape), window.groups)
 
 
 def conv_geometry(
@@ -80,7 +154,9 @@ def conv_geometry(
     groups: Any,
 ) -> Geometry:
     """Return the geometry of the transposed convolution that this convolution is the adjoint of."""
-    batch, channels, size, kernel_size = _shapes(ndim, x, weight, "M, C // groups")
+    _x_axes(ndim, len(x.shape))
+    _weight_axes(ndim, len(weight.shape), "M, C // groups")
+    batch, channels, size, kernel_size = _sizes_of(ndim, tuple(x.shape), tuple(weight.shape))
     stride = _ints("stride", stride, ndim, least=1)
     dilation = _ints("dilation", dilation, ndim, least=1)
     groups = _int("groups", groups, least=1)
@@ -108,25 +184,29 @@ def conv_geometry(
     return result
 
 
-def _shapes(
-    ndim: int, x: Any, weight: Any, weight_channels: str
-) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
-    """Return the batch, the channels and the spatial size of x, and the size of the kernel."""
-    if len(x.shape) not in (ndim + 1, ndim + 2):
+def _x_axes(ndim: int, count: int) -> None:
+    if count not in (ndim + 1, ndim + 2):
         raise ValueError(
-            f"x has {_count(len(x.shape), 'axis')} but needs {ndim + 2}, (N, C, {_axes(ndim)}), "
+            f"x has {_count(count, 'axis')} but needs {ndim + 2}, (N, C, {_axes(ndim)}), "
             f"or {ndim + 1}, (C, {_axes(ndim)})"
         )
-    if len(weight.shape) != ndim + 2:
+
+
+def _weight_axes(ndim: int, count: int, channels: str) -> None:
+    if count != ndim + 2:
         raise ValueError(
-            f"weight has {_count(len(weight.shape), 'axis')} but needs {ndim + 2}, "
-            f"({weight_channels}, {_axes(ndim)})"
+            f"weight has {_count(count, 'axis')} but needs {ndim + 2}, ({channels}, {_axes(ndim)})"
         )
-    unbatched = len(x.shape) == ndim + 1
-    size, kernel_size = tuple(x.shape[-ndim:]), tuple(weight.shape[2:])
-    _sizes("x", size, len(x.shape) - ndim)
+
+
+def _sizes_of(
+    ndim: int, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]
+) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
+    """Return the batch, the channels and the spatial size of x, and the size of the kernel."""
+    size, kernel_size = x_shape[-ndim:], weight_shape[2:]
+    _sizes("x", size, len(x_shape) - ndim)
     _sizes("weight", kernel_size, 2)
-    return 1 if unbatched else x.shape[0], x.shape[-ndim - 1], size, kernel_size
+    return 1 if len(x_shape) == ndim + 1 else x_shape[0], x_shape[-ndim - 1], size, kernel_size
 
 
 def _addressable(shape: tuple[int, ...], itemsize: int) -> None:
@@ -139,60 +219,33 @@ def _addressable(shape: tuple[int, ...], itemsize: int) -> None:
         )
 
 
-def _window(
-    in_size: tuple[int, ...],
-    kernel_size: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-    padding: Any,
-    output_padding: Any,
-    output_size: Any,
+def _out_window(
+    in_size: tuple[int, ...], kernel_size: tuple[int, ...], window: Window
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return where the output begins on the full result, and how long it is, along every axis."""
-    ndim = len(in_size)
+    stride, pads, extra, wanted, dilation, _ = window
     full = tuple(map(full_size, in_size, kernel_size, stride, dilation))
-    extra = _ints("output_padding", output_padding, ndim, least=0)
-    if isinstance(padding, str):
-        if padding not in PADDINGS:
-            raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
-        if output_size is not None or any(extra):
-            given = "output_padding" if output_size is None else "output_size"
-            raise ValueError(f"padding={padding!r} fixes the output size; leave out {given}")
-        return _named_window(in_size, full, stride, padding)
-    for axis in range(ndim):
-        if extra[axis] >= max(stride[axis], dilation[axis]):
-            raise ValueError(
-                f"output_padding={extra[axis]} must be less than stride={stride[axis]} "
-                f"or dilation={dilation[axis]} (spatial axis {axis})"
-            )
+    if isinstance(pads, str):
+        return _named_window(in_size, full, stride, pads)
 
-    pads = _pads(padding, ndim)
     begin = tuple(pad[0] for pad in pads)
     out = tuple(n - sum(pad) + more for n, pad, more in zip(full, pads, extra, strict=True))
     longest = out
-    if output_size is not None:
-        if any(extra):
-            raise ValueError(
-                f"output_size={output_size} replaces output_padding={output_padding}; leave one out"
-            )
+    if wanted is not None:
         longest = tuple(n + max(s, d) - 1 for n, s, d in zip(out, stride, dilation, strict=True))
-    for axis in range(ndim):
+    for axis in range(len(in_size)):
         if longest[axis] < 1:
             pad = pads[axis][0] if pads[axis][0] == pads[axis][1] else pads[axis]
             raise ValueError(
                 f"padding={pad} leaves an output of length {longest[axis]} along spatial axis "
                 f"{axis}: without padding it is {longest[axis] + sum(pads[axis])} long"
             )
-    if output_size is not None:
-        wanted = _ints("output_size", output_size, ndim, least=1)
-        for axis in range(ndim):
-            if not out[axis] <= wanted[axis] <= longest[axis]:
-                raise ValueError(
-                    f"output_size={wanted[axis]} must be from {max(1, out[axis])} to "
-                    f"{longest[axis]} (spatial axis {axis})"
-                )
-        out = wanted
-    return begin, out
+        if wanted is not None and not out[axis] <= wanted[axis] <= longest[axis]:
+            raise ValueError(
+                f"output_size={wanted[axis]} must be from {max(1, out[axis])} to "
+                f"{longest[axis]} (spatial axis {axis})"
+            )
+    return begin, out if wanted is None else wanted
 
 
 def _named_window(
@@ -219,14 +272,11 @@ def _conv_window(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the padding at the beginning, and the size of a convolution, along every axis."""
     ndim = len(size)
-    if isinstance(padding, str):
-        if padding not in PADDINGS:
-            raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
+    pads = _padding(padding, ndim)
+    if isinstance(pads, str):
         if output_size is not None:
-            raise ValueError(f"padding={padding!r} fixes the output size; leave out output_size")
-        pads = _named_pads(size, kernel_size, stride, dilation, padding)
-    else:
-        pads = _pads(padding, ndim)
+            raise ValueError(f"padding={pads!r} fixes the output size; leave out output_size")
+        pads = _named_pads(size, kernel_size, stride, dilation, pads)
     steps = []
     for axis, pad in enumerate(pads):
         covered = full_size(1, kernel_size[axis], stride[axis], dilation[axis])
@@ -270,9 +320,13 @@ def _named_pads(
     return tuple(pad[::-1] if padding == "same_lower" else pad for pad in pads)
 
 
-def _pads(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
-    """Return padding as a ``(begin, end)`` pair for each axis."""
-    values = _sequence(padding)
+def _padding(padding: Any, ndim: int) -> tuple[tuple[int, int], ...] | str:
+    """Return padding as a ``(begin, end)`` pair for each axis, or its name."""
+    if isinstance(padding, str):
+        if padding not in PADDINGS:
+            raise ValueError(f"padding={padding!r} is not one of {', '.join(PADDINGS)}")
+        return str(padding)
+    values = None if type(padding) is int else _sequence(padding)
     if values is not None and any(_sequence(value) is not None for value in values):
         if len(values) != ndim:
             raise ValueError(
@@ -292,6 +346,8 @@ def _pads(padding: Any, ndim: int) -> tuple[tuple[int, int], ...]:
 
 def _ints(name: str, value: Any, ndim: int, *, least: int, hint: str = "") -> tuple[int, ...]:
     """Return one int per axis from an int for all of them or one for each."""
+    if type(value) is int and least <= value <= LARGEST:  # by far the commonest, at once
+        return (value,) * ndim
     values = _sequence(value)
     if values is None:
         return (_int(name, value, least=least),) * ndim
@@ -334,13 +390,16 @@ def _sizes(name: str, sizes: tuple[int, ...], first_axis: int) -> None:
 
 def kinds(kinds: dict[str, str | None], arrays: dict[str, Any]) -> str:
     """Return the one array library that all arguments come from."""
+    first, library = next(iter(kinds.items()))
     for name, kind in kinds.items():
         if kind is None:
             typename = type(arrays[name]).__name__
             raise TypeError(f"{name} must be a NumPy or CuPy array, not {typename}")
-        if kind != kinds["x"]:
-            raise TypeError(f"x is a {kinds['x']} array but {name} is a {kind} array; convert one")
-    return str(kinds["x"])
+        if kind != library:
+            raise TypeError(
+                f"{first} is a {library} array but {name} is a {kind} array; convert one"
+            )
+    return str(library)
 
 
 def numpy_only(kind: str, module: str) -> None:
@@ -350,10 +409,11 @@ def numpy_only(kind: str, module: str) -> None:
 
 
 def devices(devices: dict[str, str]) -> None:
-    """Raise unless all arrays are where x is."""
+    """Raise unless all arrays are where the first is."""
+    first, home = next(iter(devices.items()))
     for name, device in devices.items():
-        if device != devices["x"]:
-            raise ValueError(f"x is on {devices['x']} but {name} is on {device}; move one of them")
+        if device != home:
+            raise ValueError(f"{first} is on {home} but {name} is on {device}; move one of them")
 
 
 def instances(kind: type, what: str, arrays: dict[str, Any]) -> None:
@@ -365,44 +425,51 @@ def instances(kind: type, what: str, arrays: dict[str, Any]) -> None:
 
 def dtypes(arrays: dict[str, Any]) -> None:
     """Raise unless all arrays have one and the same supported dtype."""
-    dtype_names({name: array.dtype.name for name, array in arrays.items()})
+    dtype_names({name: dtype_name(array.dtype) for name, array in arrays.items()})
+
+
+@lru_cache(maxsize=256)
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a dtype, which NumPy puts together anew each time."""
+    return str(dtype.name)
 
 
 def dtype_names(names: dict[str, str]) -> None:
     """Raise unless all dtypes are supported and the same; they are given by name."""
-    x = names["x"]
+    first, wanted = next(iter(names.items()))
     for name, dtype in names.items():
         if dtype not in DTYPES:
             raise TypeError(f"{name} is {dtype}; convert it to one of {', '.join(DTYPES)}")
-        if dtype != x:
-            raise TypeError(f"x is {x} but {name} is {dtype}; convert one of them")
+        if dtype != wanted:
+            raise TypeError(f"{first} is {wanted} but {name} is {dtype}; convert one of them")
 
 
-def activation(name: Any, x: Any) -> None:
-    """Raise unless ``name`` is an activation for x's dtype."""
+def activation(name: Any, array: Any) -> None:
+    """Raise unless ``name`` is an activation for the dtype of the arrays."""
     if name is None:
         return
     if not isinstance(name, str):
         raise TypeError(f"activation={name!r} must be None or a string")
     if name not in ACTIVATIONS:
         raise ValueError(f"activation={name!r} is not one of {', '.join(ACTIVATIONS)}")
-    dtype = x.dtype.name
+    dtype = dtype_name(array.dtype)
     if dtype in COMPLEX:
         raise TypeError(f"activation={name!r} is not defined for {dtype}; leave it out")
     if dtype in INTEGERS and name != "relu":
         raise TypeError(f"activation={name!r} is not defined for {dtype}; only 'relu' is")
 
 
-def precision(name: Any, x: Any) -> None:
-    """Raise unless ``name`` is a precision for x's dtype."""
+def precision(name: Any, array: Any) -> None:
+    """Raise unless ``name`` is a precision for the dtype of the arrays."""
     if name is None:
         return
     if not isinstance(name, str):
         raise TypeError(f"precision={name!r} must be None or a string")
     if name not in PRECISIONS:
         raise ValueError(f"precision={name!r} is not one of {', '.join(PRECISIONS)}")
-    if name != "ieee" and x.dtype.name != "float32":
-        raise TypeError(f"precision={name!r} is for float32 but x is {x.dtype.name}")
+    dtype = dtype_name(array.dtype)
+    if name != "ieee" and dtype != "float32":
+        raise TypeError(f"precision={name!r} is for float32, not {dtype}")
 
 
 def out(out: Any, shape: tuple[int, ...], *, writeable: bool, overlaps: str | None) -> None:

@@ -43,6 +43,8 @@ NUMPY, CUPY = "NumPy", "CuPy"
 
 def kind(array: Any) -> str | None:
     """Return ``"NumPy"``, ``"CuPy"``, or None for what is neither."""
+    if type(array) is np.ndarray:
+        return NUMPY
     # A masked array would lose its mask without a word; a matrix cannot have more than two axes.
     if isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix)):
         return NUMPY

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,8 +96,7 @@ def plan(
     # NumPy knows bfloat16 by name only once somebody has imported ml_dtypes.
     name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
     size = TYPES[name].element_bytes if name in TYPES else 0
-    kind = SimpleNamespace(name=name, itemsize=size)
-    x, weight = (SimpleNamespace(shape=shape, dtype=kind) for shape in (x_shape, weight_shape))
+    x, weight = (_Shaped(shape, _Type(name, size)) for shape in (x_shape, weight_shape))
     _check.dtypes({"x": x, "weight": weight})
     _check.activation(activation, x)
     _check.precision(precision, x)
@@ -125,6 +123,20 @@ def plan(
     )
     call = Call(geometry, name, strides, activation, precision, capability)
     return Plan(geometry, select(call), capability, precision)
+
+
+class _Type(NamedTuple):
+    """As much of a dtype as the checks read."""
+
+    name: str
+    itemsize: int
+
+
+class _Shaped(NamedTuple):
+    """As much of an array as the checks read."""
+
+    shape: tuple[int, ...]
+    dtype: _Type
 
 
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
