@@ -124,10 +124,13 @@ class Standin:
         return array.ctypes.data
 
     def bytes_of(self, array):
-        itemsize = array.dtype.itemsize
-        return np.ndarray(
-            (*array.shape, itemsize), np.uint8, _buffer(array), 0, (*array.strides, 1)
-        )
+        shape, strides = (*array.shape, array.dtype.itemsize), (*array.strides, 1)
+        low, high = np.lib.array_utils.byte_bounds(array)
+        memory = (ctypes.c_char * (high - low)).from_address(low)
+        return np.ndarray(shape, np.uint8, memory, array.ctypes.data - low, strides)
+
+    def placed(self, array, memory, offset):
+        return np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
 
     def kernel(self, specialisation):
         entry = self._entry(specialisation)
@@ -209,12 +212,6 @@ def _argument(value):
         return ctypes.c_void_p(value.ctypes.data)
     holder = (ctypes.c_char * value.nbytes).from_buffer_copy(value.tobytes())
     return holder
-
-
-def _buffer(array):
-    """Return an object whose buffer begins at an array's first element; strides may be negative."""
-    _, high = np.lib.array_utils.byte_bounds(array)
-    return (ctypes.c_char * (high - array.ctypes.data)).from_address(array.ctypes.data)
 
 
 @cache

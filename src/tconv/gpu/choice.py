@@ -51,6 +51,12 @@ class Choice:
     """A kernel, how it is launched on one geometry, and why it was chosen.
 
     Matrix products have a tile, and columns that are filled up to whole blocks or not.
+
+    Kernels take pointers to x, weight, bias and out, and the parameters.  A constant ``X_VECTOR``,
+    ``WEIGHT_VECTOR`` or ``OUT_VECTOR`` of a specialisation is how many elements the kernel moves at
+    once: the array then begins at a multiple of so many.  A choice may have a ``second`` pass, a
+    specialisation and a number of blocks; what it needs of the first lies in ``workspace_bytes``,
+    to which both passes take a pointer after out.
     """
 
     specialisation: Specialisation
@@ -60,3 +66,11 @@ class Choice:
     phase_columns: int = 1
     row_blocks: int = 1
     column_blocks: int = 1
+    workspace_bytes: int = 0
+    second: tuple[Specialisation, int] | None = None
+
+    @property
+    def passes(self) -> tuple[tuple[Specialisation, int], ...]:
+        """Every specialisation that is launched, and its blocks."""
+        first = (self.specialisation, self.blocks)
+        return (first,) if self.second is None else (first, self.second)

@@ -54,6 +54,11 @@ class CudaDevice:
         shape, strides = (*array.shape, array.dtype.itemsize), (*array.strides, 1)
         return self._cupy.ndarray(shape, self._cupy.uint8, memptr=array.data, strides=strides)
 
+    def placed(self, array: Any, memory: Any, offset: int) -> Any:
+        """Return an array like another whose first element lies at this byte of the memory."""
+        first = memory.data + offset
+        return self._cupy.ndarray(array.shape, array.dtype, memptr=first, strides=array.strides)
+
     def kernel(self, specialisation: Specialisation) -> Kernel:
         """Return a kernel; each is compiled and loaded once."""
         kernel = self._kernels.get(specialisation)

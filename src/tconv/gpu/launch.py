@@ -2,19 +2,22 @@
 
 Nothing here names CuPy: a `Device` allocates memory and gives kernels, so the same lines launch
 the same sources on a machine without a GPU.
+
+A call like one before finds its choice and its parameters at hand.
 """
 
 from __future__ import annotations
 
-from math import prod
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .. import _memory
 from .._geometry import Geometry
 from .call import Call, Strides
-from .choice import Specialisation, Tile
+from .choice import Choice, Specialisation, Tile
 from .params import params
 from .select import select
 
@@ -44,8 +47,26 @@ class Device(Protocol):
     def bytes_of(self, array: Any) -> Any:
         """Return a view of an array's bytes, with one more axis."""
 
+    def placed(self, array: Any, memory: Any, offset: int) -> Any:
+        """Return an array like another whose first element lies at this byte of the memory."""
+
     def kernel(self, specialisation: Specialisation) -> Kernel:
         """Return a kernel; each is compiled and loaded once."""
+
+
+Workspace = Callable[[int], Any]
+"""Gives so many bytes of memory for what the first pass of a choice leaves to the second."""
+
+
+class Prepared(NamedTuple):
+    """All of a call that does not depend on where its arrays lie; alignments are in bytes."""
+
+    choice: Choice
+    params: np.ndarray[Any, np.dtype[Any]]
+    x_alignment: int
+    weight_alignment: int
+    bias_alignment: int
+    out_alignment: int
 
 
 def transposed_conv(
@@ -58,66 +79,122 @@ def transposed_conv(
     precision: str | None,
     out: Any,
     device: Device,
+    workspace: Workspace | None = None,
     kernel: str | None = None,
     tile: Tile | None = None,
 ) -> Any:
-    """Compute on one device; ``kernel`` and ``tile`` force a choice."""
+    """Compute on one device; ``kernel`` and ``tile`` force a choice.
+
+    A `workspace` gives the memory that a choice of two passes needs; else it is allocated.
+    """
     if out is None:
         out = _memory.empty(x, geometry.out_shape, device.empty)
-    if prod(geometry.out_shape) == 0:
+    if not geometry.batch * geometry.out_channels:
         return out
-    x, weight = _aligned(x, device), _aligned(weight, device)
-    bias = None if bias is None else _aligned(bias, device)
-    result = out if _is_aligned(out, device) else device.empty(out.shape, out.dtype)
-    strides = Strides(
-        x=_strides(x),
-        weight=_strides(weight),
-        bias=0 if bias is None else _strides(bias)[0],
-        out=_strides(result),
-    )
+    x, x_strides = _regular(x, device)
+    weight, weight_strides = _regular(weight, device)
+    bias, bias_strides = (None, (0,)) if bias is None else _regular(bias, device)
+    result, out_strides = out, _strides(out.shape, out.strides, out.dtype.itemsize)
+    if out_strides is None:
+        result, out_strides = _regular(device.empty(out.shape, out.dtype), device)
     call = Call(
         geometry,
         result.dtype.name,
-        strides,
-        activation=activation,
-        precision=precision,
-        capability=device.capability,
+        Strides(x_strides, weight_strides, bias_strides[0], out_strides),
+        activation,
+        precision,
+        device.capability,
     )
-    choice = select(call, kernel=kernel, tile=tile)
-    specialisation = choice.specialisation
-    device.kernel(specialisation)(
-        (choice.blocks,),
-        (specialisation.threads,),
-        (x, weight, _NULL if bias is None else bias, result, params(choice, call)),
-        shared_mem=specialisation.shared_bytes,
+    plan = prepared(call, kernel, tile)
+    if device.address(result) % plan.out_alignment:
+        result = _like(result, plan.out_alignment, device)
+    arguments = (
+        _aligned(x, plan.x_alignment, device),
+        _aligned(weight, plan.weight_alignment, device),
+        _NULL if bias is None else _aligned(bias, plan.bias_alignment, device),
+        result,
     )
+    launch(plan, arguments, device, workspace)
     if result is not out:
         device.bytes_of(out)[...] = device.bytes_of(result)
     return out
 
 
+# The same few calls come again and again.
+@lru_cache(maxsize=4096)
+def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) -> Prepared:
+    """Choose, and work out the parameters."""
+    choice = select(call, kernel=kernel, tile=tile)
+    itemsize = call.type.element_bytes
+    vectors = dict(choice.specialisation.constants)
+    x, weight, out = (
+        int(vectors.get(f"{name}_VECTOR", 1)) * itemsize for name in ("X", "WEIGHT", "OUT")
+    )
+    return Prepared(choice, params(choice, call), x, weight, itemsize, out)
+
+
+def launch(
+    plan: Prepared, arguments: tuple[Any, ...], device: Device, workspace: Workspace | None
+) -> None:
+    """Launch all passes; with a workspace after the arrays where the choice wants one."""
+    choice = plan.choice
+    if choice.workspace_bytes:
+        allocate = workspace or (lambda size: device.empty((size,), np.uint8))
+        arguments = (*arguments, allocate(choice.workspace_bytes))
+    arguments = (*arguments, plan.params)
+    for specialisation, blocks in choice.passes:
+        device.kernel(specialisation)(
+            (blocks,),
+            (specialisation.threads,),
+            arguments,
+            shared_mem=specialisation.shared_bytes,
+        )
+
+
 _NULL = np.uint64(0)
 
 
-def _steps(array: Any) -> list[int]:
-    """Return the strides in bytes; an axis of one element has none that matters."""
-    return [0 if n == 1 else step for n, step in zip(array.shape, array.strides, strict=True)]
+@lru_cache(maxsize=4096)
+def _strides(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+) -> tuple[int, ...] | None:
+    """Return strides in elements, or None if they are no whole numbers of them.
+
+    An axis of one element has no stride that matters.
+    """
+    steps = [0 if n == 1 else step for n, step in zip(shape, strides, strict=True)]
+    if any(step % itemsize for step in steps):
+        return None
+    return tuple(step // itemsize for step in steps)
 
 
-def _strides(array: Any) -> tuple[int, ...]:
-    return tuple(step // array.dtype.itemsize for step in _steps(array))
-
-
-def _is_aligned(array: Any, device: Device) -> bool:
-    """Tell whether every element lies at a multiple of its size, as the hardware wants it."""
-    size = array.dtype.itemsize
-    return device.address(array) % size == 0 and all(step % size == 0 for step in _steps(array))
-
-
-def _aligned(array: Any, device: Device) -> Any:
-    """Return an array itself, or a copy if its elements are not aligned."""
-    if _is_aligned(array, device):
-        return array
+def _regular(array: Any, device: Device) -> tuple[Any, tuple[int, ...]]:
+    """Return an array and its strides in elements; a copy if it has no such strides."""
+    strides = _strides(array.shape, array.strides, array.dtype.itemsize)
+    if strides is not None:
+        return array, strides
     copy = device.empty(array.shape, array.dtype)
     device.bytes_of(copy)[...] = device.bytes_of(array)
+    return _regular(copy, device)
+
+
+def _aligned(array: Any, alignment: int, device: Device) -> Any:
+    """Return an array that begins at a multiple of so many bytes, with the strides it had.
+
+    The strides are kept because the choice was made for them.
+    """
+    if device.address(array) % alignment == 0:
+        return array
+    copy = _like(array, alignment, device)
+    device.bytes_of(copy)[...] = device.bytes_of(array)
     return copy
+
+
+def _like(array: Any, alignment: int, device: Device) -> Any:
+    """Return memory for an array with the strides of another, beginning at a multiple of bytes."""
+    spans = [(n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)]
+    before = -sum(span for span in spans if span < 0)
+    after = sum(span for span in spans if span > 0) + array.dtype.itemsize
+    memory = device.empty((before + after + alignment,), np.uint8)
+    offset = before + -(device.address(memory) + before) % alignment
+    return device.placed(array, memory, offset)
