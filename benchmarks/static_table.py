@@ -1,109 +1,101 @@
-"""What the compiler says of every kernel that the suite's layers choose, without a GPU.
+"""What can be known without a GPU of every kernel that the suite's layers choose.
 
-    python benchmarks/static_table.py [--write docs/kernel_resources.md]
+    python benchmarks/static_table.py [--check] [--jobs 2]
 
-Compiles each specialisation with NVRTC for every architecture that tconv supports, and shows its
-registers and shared memory.  Exits with 1 if one spills registers to memory, keeps a stack, or
-compiles with a warning.  Needs CuPy and NVRTC, no driver.
+Compiles with NVRTC for every architecture that tconv supports what is not in the record yet, reads
+the machine code with nvdisasm, and writes the record (``benchmarks/results/kernel_resources.json``)
+and the page made of it (``docs/kernel_resources.md``).  Exits with 1 if a limit of
+``static/limits.py`` does not hold.
+
+With ``--check`` nothing is written.  Exits with 1 also if the record or the page does not belong to
+the sources, or if a sample of the kernels, compiled anew, gives other figures.
+
+Needs CuPy, NVRTC and nvdisasm (the packages nvidia-cuda-nvrtc and nvidia-cuda-nvdisasm), no driver.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
-from tconv import gpu
-from tconv._check import DTYPES
-from tconv.commands.bench import suite
-from tconv.gpu import compile
-from tconv.gpu.source import source
+from static import chosen, limits, record, tables
+from static.chosen import Row
+from static.record import Measurement, Record
+from tconv.gpu.choice import Specialisation
 
-CAPABILITIES = (75, 80, 86, 89, 90, 100, 120)
-SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-REGISTERS = re.compile(r"Used (\d+) registers")
+PAGE = Path(__file__).parents[1] / "docs" / "kernel_resources.md"
+SAMPLE = {("float32", 90), ("float16", 80)}
+"""What a check compiles anew: all kernels of a dtype for a capability."""
 
-
-def specialisations(capability, dtypes):
-    """Return what the suite's layers choose on a device, both channels-first and channels-last."""
-    chosen = {}
-    for layer in suite.load(cpu=False):
-        for dtype in dtypes:
-            for channels_last in (False, True):
-                plan = gpu.plan(
-                    layer.geometry.x_shape,
-                    layer.geometry.weight_shape,
-                    dtype,
-                    **layer.arguments,
-                    channels_last=channels_last,
-                    capability=capability,
-                )
-                chosen.setdefault(plan.choice.specialisation, []).append(layer.name)
-    return chosen
+REMEDY = "run python benchmarks/static_table.py"
 
 
-def resources(specialisation, capability):
-    """Return registers and bytes of stack and spills of one compiled kernel."""
-    architecture = compile.architecture(capability)
-    _, log = compile.compiled(source(specialisation), architecture, "--ptxas-options=-v")
-    if "warning" in log:
-        raise RuntimeError(f"NVRTC warns of {specialisation} for {architecture}:\n{log}")
-    stack = sum(map(int, SPILLS.search(log).groups()))
-    return int(REGISTERS.search(log)[1]), stack
 
-
-def describe(specialisation):
-    """Return the first cells of a row of the table."""
-    s, constants = specialisation, dict(specialisation.constants)
-    tile = "x".join(str(constants[n]) for n in ("ROWS", "COLUMNS", "DEPTH") if n in constants)
-    orders = [constants.get(f"{name}_CHANNELS_LAST") for name in ("X", "OUT")]
-    x, out = ("last" if last else "first" for last in orders)
-    return f"{s.kernel} | {s.dtype} | {constants['AXES']} | {x} | {out} | {tile} | {s.shared_bytes}"
-
-
-def main(arguments):
-    """Compile everything and print the table; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dtypes", nargs="+", default=suite.DTYPES, choices=DTYPES)
+def main(arguments: list[str]) -> int:
+    """Make the record and the page, or check them; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, compare")
     parser.add_argument("--jobs", type=int, default=2, help="compilers at once (default 2)")
-    parser.add_argument("--write", type=Path, help="write the table to this file")
     given = parser.parse_args(arguments)
-
-    table, spilling = {}, []
     with ProcessPoolExecutor(given.jobs) as pool:
-        for capability in CAPABILITIES:
-            chosen = list(specialisations(capability, given.dtypes))
-            measure = partial(resources, capability=capability)
-            for one, (registers, stack) in zip(chosen, pool.map(measure, chosen), strict=True):
-                table.setdefault(describe(one), {})[capability] = registers
-                if stack:
-                    spilling.append(f"{one} for sm_{capability} keeps {stack} bytes in memory")
+        complaints = (check if given.check else write)(chosen.rows(), pool)
+    print("\n".join(complaints), file=sys.stderr)
+    return 1 if complaints else 0
 
-    from cupy.cuda import nvrtc
 
-    version = ".".join(map(str, nvrtc.getVersion()))
-    lines = [
-        "# What the kernels take",
-        "",
-        f"Registers of a thread, as NVRTC {version} compiles every kernel that the suite's layers",
-        "choose.  None spills.  `python benchmarks/static_table.py` makes this table.",
-        "",
-        "kernel | dtype | axes | channels of x | of result | tile | shared bytes | "
-        + " | ".join(map(compile.architecture, CAPABILITIES)),
-        " | ".join(["---"] * 7 + ["--:"] * len(CAPABILITIES)),
-    ]
-    for name in sorted(table):
-        row = [str(table[name].get(capability, "")) for capability in CAPABILITIES]
-        lines.append(f"{name} | {' | '.join(row)}")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.write:
-        given.write.write_text(text)
-    print("\n".join(spilling), file=sys.stderr)
-    return 1 if spilling else 0
+def write(rows: list[Row], pool: Executor) -> list[str]:
+    """Measure what is missing, write the record and the page; return the limits that are broken."""
+    nvrtc = record.nvrtc_version()
+    kernels = keys(rows, nvrtc)
+    known = Record.read().measurements
+    missing = {key: kernel for key, kernel in kernels.items() if key not in known}
+    print(f"{len(missing)} of {len(kernels)} kernels to compile")
+    known |= measured(missing, pool)
+    new = Record(nvrtc, {key: known[key] for key in kernels})
+    new.write()
+    PAGE.write_text(tables.page(rows, new))
+    return limits.broken(rows, new)
+
+
+def check(rows: list[Row], pool: Executor) -> list[str]:
+    """Return what does not belong to the sources, and the limits that are broken."""
+    old = Record.read()
+    kernels = keys(rows, old.nvrtc)
+    changed = kernels.keys() ^ old.measurements.keys()
+    if changed:
+        return [f"the record lacks kernels or has old ones ({len(changed)}); {REMEDY}"]
+    complaints = limits.broken(rows, old)
+    if PAGE.read_text() != tables.page(rows, old):
+        complaints.append(f"{PAGE.name} is not what the record gives; {REMEDY}")
+    if record.nvrtc_version() == old.nvrtc:
+        sample = {key: one for key, one in kernels.items() if (one[0].dtype, one[1]) in SAMPLE}
+        complaints += [
+            f"{sample[key]} measures {now}, recorded is {old.measurements[key]}"
+            for key, now in measured(sample, pool).items()
+            if not record.same(now, old.measurements[key])
+        ]
+    return complaints
+
+
+def keys(rows: list[Row], nvrtc: str) -> dict[str, tuple[Specialisation, int]]:
+    """Return every kernel to measure, a specialisation on a capability, by its key."""
+    return {
+        record.key(specialisation, capability, nvrtc): (specialisation, capability)
+        for row in rows
+        for capability, specialisation in row.specialisations.items()
+    }
+
+
+def measured(
+    kernels: dict[str, tuple[Specialisation, int]], pool: Executor
+) -> dict[str, Measurement]:
+    """Compile kernels and return their measurements."""
+    specialisations = [specialisation for specialisation, _ in kernels.values()]
+    capabilities = [capability for _, capability in kernels.values()]
+    done = pool.map(record.measure, specialisations, capabilities)
+    return dict(zip(kernels, done, strict=True))
 
 
 if __name__ == "__main__":

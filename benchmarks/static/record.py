@@ -1,0 +1,165 @@
+"""The measurements of compiled kernels, and the file that keeps them.
+
+A measurement's key is made of all that it depends on.  So a kernel whose source is the same is not
+compiled again, and a record that no longer belongs to the sources is noticed without a compiler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from math import prod
+from pathlib import Path
+
+from tconv.gpu import compile
+from tconv.gpu.choice import Specialisation
+from tconv.gpu.source import source
+
+from . import sass
+from .chosen import Row
+from .sass import Share
+
+FILE = Path(__file__).parents[1] / "results" / "kernel_resources.json"
+READ = (80, 90, 100)
+"""Compute capabilities whose machine code is read; the others are only compiled."""
+
+SPILLED = re.compile(r"\d+ bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+REGISTERS = re.compile(r"Used (\d+) registers")
+SHARED = re.compile(r"(\d+) bytes smem")
+
+Widths = dict[int, int]
+"""``{bytes of one thread: number of instructions}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What the machine code of a kernel says."""
+
+    spills: int
+    global_loads: Widths
+    global_stores: Widths
+    copies: Widths
+    """From global to shared memory, asynchronously."""
+    tensor_copies: int
+    """By the tensor memory accelerator, of whole tiles."""
+    shared_loads: Widths
+    main: Share
+    step: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is known of one kernel on one architecture; ``seconds`` of CPU time to compile it."""
+
+    kernel: str
+    registers: int
+    shared_bytes: int
+    spilled_bytes: int
+    seconds: float
+    code: Code | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Measurements by their key, all made with one version of NVRTC."""
+
+    nvrtc: str
+    measurements: dict[str, Measurement]
+
+    def of(self, row: Row) -> dict[int, Measurement]:
+        """Return the measurements of a row, by capability."""
+        return {
+            capability: self.measurements[key(specialisation, capability, self.nvrtc)]
+            for capability, specialisation in row.specialisations.items()
+        }
+
+    @classmethod
+    def read(cls) -> Record:
+        """Return what the file holds."""
+        if not FILE.exists():
+            return cls("", {})
+        table = json.loads(FILE.read_text())
+        return cls(table["nvrtc"], {k: _measurement(v) for k, v in table["measurements"].items()})
+
+    def write(self) -> None:
+        """Write the file, one line a measurement."""
+        lines = (
+            f"{json.dumps(key)}: {json.dumps(asdict(self.measurements[key]))}"
+            for key in sorted(self.measurements, key=lambda k: (self.measurements[k].kernel, k))
+        )
+        body = ",\n".join(lines)
+        FILE.write_text(f'{{"nvrtc": "{self.nvrtc}", "measurements": {{\n{body}\n}}}}\n')
+
+
+def nvrtc_version() -> str:
+    """Return the version of the compiler that is installed."""
+    from cupy.cuda import nvrtc
+
+    return ".".join(map(str, nvrtc.getVersion()))
+
+
+@cache
+def key(specialisation: Specialisation, capability: int, nvrtc: str) -> str:
+    """Return the key of a measurement; comments do not matter."""
+    lines = (line.split("//")[0].rstrip() for line in source(specialisation).splitlines())
+    identity = [*filter(None, lines), str(capability), *compile.OPTIONS, nvrtc]
+    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:20]
+
+
+def measure(specialisation: Specialisation, capability: int) -> Measurement:
+    """Compile a kernel, and read its machine code."""
+    architecture = compile.architecture(capability)
+    begin = time.process_time()
+    cubin, log = compile.compiled(source(specialisation), architecture, "--ptxas-options=-v")
+    seconds = time.process_time() - begin
+    if "warning" in log:
+        raise RuntimeError(f"NVRTC warns of {specialisation} for {architecture}:\n{log}")
+    static = SHARED.search(log)
+    return Measurement(
+        kernel=specialisation.kernel,
+        registers=int(REGISTERS.search(log)[1]),
+        shared_bytes=specialisation.shared_bytes + (int(static[1]) if static else 0),
+        spilled_bytes=sum(map(int, SPILLED.search(log).groups())),
+        seconds=round(seconds, 2),
+        code=_code(specialisation, cubin) if capability in READ else None,
+    )
+
+
+def same(a: Measurement, b: Measurement) -> bool:
+    """Tell whether two measurements agree in all but time."""
+    return replace(a, seconds=0) == replace(b, seconds=0)
+
+
+def _code(specialisation: Specialisation, cubin: bytes) -> Code:
+    code = sass.disassemble(cubin)
+    return Code(
+        spills=sass.count(code, "LDL", "STL"),
+        global_loads=sass.widths(code, "LDG"),
+        global_stores=sass.widths(code, "STG"),
+        copies=sass.widths(code, "LDGSTS"),
+        tensor_copies=sass.count(code, "UTMALDG", "UTMASTG", "UBLKCP"),
+        shared_loads=sass.widths(code, "LDS", "LDSM"),
+        main=sass.main_share(code),
+        step=sass.step_share(code, _products_of_a_step(specialisation)),
+    )
+
+
+def _products_of_a_step(specialisation: Specialisation) -> int | None:
+    """Return the products that a thread computes between two barriers, if the tile says so."""
+    constants = dict(specialisation.constants)
+    names = ("THREAD_ROWS", "THREAD_COLUMNS", "DEPTH")
+    return prod(constants[n] for n in names) if constants.keys() >= set(names) else None
+
+
+def _measurement(table: dict) -> Measurement:
+    code = table["code"]
+    if code is not None:
+        for name in ("global_loads", "global_stores", "copies", "shared_loads"):
+            code[name] = {int(width): n for width, n in code[name].items()}
+        for name in ("main", "step"):
+            code[name] = Share(**code[name])
+    return Measurement(**{**table, "code": code and Code(**code)})

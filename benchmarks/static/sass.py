@@ -1,0 +1,218 @@
+"""What a kernel's machine code says: how wide its accesses are, and what its main loop issues.
+
+Machine code (SASS) is read by NVIDIA's ``nvdisasm``, from the package ``nvidia-cuda-nvdisasm``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+BYTES = 16
+"""Length of an instruction, from compute capability 7.0 on."""
+
+FMA = {"FFMA": 1, "FFMA2": 2, "DFMA": 1, "HFMA2": 2}
+"""Products that one thread computes with one instruction on FMA units."""
+
+WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
+"""Bytes that one thread moves, by the modifier that says so; 4 without one."""
+
+BRANCHES = {"BRA", "JMP"}
+SPILLS = {"LDL", "STL"}
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction; ``opcode`` has its modifiers, as in ``LDG.E.128.CONSTANT``."""
+
+    opcode: str
+    operands: str = ""
+
+    @property
+    def name(self) -> str:
+        """The opcode without its modifiers."""
+        return self.opcode.split(".")[0]
+
+    @property
+    def width(self) -> int:
+        """Bytes that a load, a store or a copy moves for one thread."""
+        modifiers = self.opcode.split(".")[1:]
+        return next((WIDTHS[m] for m in modifiers if m in WIDTHS), 4)
+
+    @property
+    def target(self) -> int | None:
+        """Number of the instruction that a branch goes to; None if this is no branch."""
+        if self.name not in BRANCHES:
+            return None
+        last = self.operands.split(",")[-1]
+        return int(last, 16) // BYTES if last.startswith("0x") else None
+
+    @property
+    def products(self) -> int:
+        """Products of elements that one thread computes, its share of the warp's or warp group's.
+
+        ``HFMA2`` with two zeros is how the compiler writes a constant: no product.
+        """
+        if self.name == "HFMA2" and self.operands.replace("-", "").split(",")[1:3] == ["RZ", "RZ"]:
+            return 0
+        if self.name in FMA:
+            return FMA[self.name]
+        modifiers = self.opcode.split(".")[1:]
+        if self.name == "HMMA":  # HMMA.16816.F32: 16 x 8 x 16 by the 32 threads of a warp
+            shape = next(m for m in modifiers if m.isdigit())
+            return {"1684": 16, "1688": 32, "16816": 64}[shape]
+        if self.name == "HGMMA":  # HGMMA.64x128x16.F32: by the 128 threads of a warp group
+            m, n, k = map(int, next(m for m in modifiers if "x" in m).split("x"))
+            return m * n * k // 128
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Instructions ``first`` to ``last``: the target of a backward branch, and the branch."""
+
+    first: int
+    last: int
+
+    def __contains__(self, other: Loop) -> bool:
+        return self != other and self.first <= other.first and other.last <= self.last
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of the instructions issued in a loop multiply, and how much they multiply."""
+
+    instructions: int
+    multiplications: int
+    products: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the instructions that multiply."""
+        return self.multiplications / self.instructions
+
+    def times(self, n: float) -> Share:
+        """Return what ``n`` rounds of the loop issue."""
+        return Share(*(round(n * part) for part in self._parts))
+
+    def __add__(self, other: Share) -> Share:
+        return Share(*(a + b for a, b in zip(self._parts, other._parts, strict=True)))
+
+    def __sub__(self, other: Share) -> Share:
+        return self + other.times(-1)
+
+    @property
+    def _parts(self) -> tuple[int, int, int]:
+        return self.instructions, self.multiplications, self.products
+
+
+def share(code: Iterable[Instruction]) -> Share:
+    """Count instructions, those that multiply, and their products."""
+    products = [instruction.products for instruction in code]
+    return Share(len(products), sum(p > 0 for p in products), sum(products))
+
+
+def loops(code: Sequence[Instruction]) -> list[Loop]:
+    """Return every loop: a branch that goes back, and all between its target and itself.
+
+    The branch to itself with which every kernel ends is none.
+    """
+    return [
+        Loop(instruction.target, n)
+        for n, instruction in enumerate(code)
+        if instruction.target is not None and instruction.target < n
+    ]
+
+
+def main_loop(code: Sequence[Instruction]) -> Loop | None:
+    """Return the loop that computes most products outside of the loops within it.
+
+    None where no loop multiplies: a kernel without a loop is its own main loop.
+    """
+    found = loops(code)
+
+    def own_products(loop: Loop) -> int:
+        inner = {n for other in found if other in loop for n in range(other.first, other.last + 1)}
+        own = (n for n in range(loop.first, loop.last + 1) if n not in inner)
+        return sum(code[n].products for n in own)
+
+    best = max(found, key=lambda loop: (own_products(loop), -len(loop)), default=None)
+    return best if best is not None and own_products(best) > 0 else None
+
+
+def main_share(code: Sequence[Instruction]) -> Share:
+    """Return what one round of the main loop issues, as if every instruction in it were executed.
+
+    Loops within it are counted once, and skipped blocks too, so the share of multiplications is a
+    lower bound as long as such loops run once.
+    """
+    loop = main_loop(code)
+    return share(code if loop is None else code[loop.first : loop.last + 1])
+
+
+def step_share(code: Sequence[Instruction], products: int | None) -> Share:
+    """Return what a whole step issues: ``products`` of one thread, and the loads for them.
+
+    Where the main loop lies in another, that one brings in the data: it is counted once, with as
+    many rounds of the main loop as ``products`` take.
+    """
+    loop, inner = main_loop(code), main_share(code)
+    around = [] if loop is None else [other for other in loops(code) if loop in other]
+    if not around or products is None:
+        return inner
+    outer = min(around, key=len)
+    whole = share(code[outer.first : outer.last + 1])
+    return whole - inner + inner.times(products / inner.products)
+
+
+def widths(code: Iterable[Instruction], *names: str) -> dict[int, int]:
+    """Return ``{bytes of one thread: number of instructions}`` of some opcodes, widest first."""
+    counted = Counter(instruction.width for instruction in code if instruction.name in names)
+    return dict(sorted(counted.items(), reverse=True))
+
+
+def count(code: Iterable[Instruction], *names: str) -> int:
+    """Return how many instructions have one of these names."""
+    return sum(instruction.name in names for instruction in code)
+
+
+def disassemble(cubin: bytes) -> list[Instruction]:
+    """Return the instructions of a cubin's only kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run(
+            [nvdisasm(), "-json", file.name], capture_output=True, text=True, check=True
+        )
+    return parse(json.loads(done.stdout))
+
+
+def parse(document: list) -> list[Instruction]:
+    """Return the instructions in what ``nvdisasm -json`` prints: a header, then the functions."""
+    _, functions = document
+    (function,) = functions
+    return [Instruction(i["opcode"], i.get("operands", "")) for i in function["sass-instructions"]]
+
+
+def nvdisasm() -> str:
+    """Return the path of the disassembler: a package's, or the one on the search path."""
+    try:
+        packaged = files("nvidia-cuda-nvdisasm") or []
+    except PackageNotFoundError:
+        packaged = []
+    paths = [Path(file.locate()) for file in packaged if file.name == "nvdisasm"]
+    path = next(map(os.fspath, paths), None) or shutil.which("nvdisasm")
+    if path is None:
+        raise RuntimeError("no nvdisasm here; pip install nvidia-cuda-nvdisasm")
+    return path

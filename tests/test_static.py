@@ -1,0 +1,354 @@
+"""What is read from machine code and geometry: `benchmarks/static/`."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from static import chosen, limits, occupancy, record, sass, traffic
+from tconv import gpu
+
+ROOT = Path(__file__).parent.parent
+
+
+def program(text):
+    """Return the instructions of a listing, as nvdisasm's JSON has them: a number, then a line."""
+    lines = (line.split(maxsplit=1) for line in text.strip().splitlines())
+    listed = [{"opcode": line[0], "operands": line[1] if line[1:] else ""} for line in lines]
+    header = {"SM": {"version": {"major": 9, "minor": 0}}}
+    return sass.parse([header, [{"function-name": "k", "sass-instructions": listed}]])
+
+
+def address(number):
+    return f"{number * sass.BYTES:#x}"
+
+
+# A matrix product as the compiler writes it.  Its step loop (1 to 14) brings data with copies,
+# seeks the next tap in a loop of its own (3 to 5), multiplies in another (7 to 11), and ends at a
+# barrier.
+NESTED = program(f"""
+    S2R R0,SR_TID.X
+    LDGSTS.E.BYPASS.LTC128B.128 [R4],desc[UR4][R2.64]
+    HFMA2.MMA R9,-RZ,RZ,0,0
+    IADD3 R6,R6,0x1,RZ
+    ISETP.GE.AND P0,PT,R6,R7,PT
+    BRA {address(3)}
+    LDGDEPBAR
+    LDS.128 R12,[R10]
+    FFMA R20,R12,R16,R20
+    FFMA R21,R12,R17,R21
+    FFMA R22,R12,R18,R22
+    BRA.U !UP0,{address(7)}
+    BAR.SYNC.DEFER_BLOCKING 0x0
+    ISETP.NE.AND P1,PT,R8,RZ,PT
+    BRA P1,{address(1)}
+    FFMA R20,R12,R16,R20
+    STG.E desc[UR4][R2.64],R20
+    BRA {address(18)}
+    EXIT
+    BRA {address(19)}
+    NOP
+""")
+
+
+@pytest.mark.parametrize(
+    ("opcode", "width"),
+    [
+        ("LDG.E", 4),
+        ("LDG.E.CONSTANT", 4),
+        ("LDG.E.128.CONSTANT", 16),
+        ("LDG.E.64", 8),
+        ("LDG.E.U16.CONSTANT", 2),
+        ("LDS.U8", 1),
+        ("STG.E.128", 16),
+        ("LDGSTS.E.LTC128B", 4),
+        ("LDGSTS.E.BYPASS.LTC128B.128", 16),
+        ("LDG.E.ENL2.256", 32),
+    ],
+)
+def test_the_width_of_an_access_is_what_its_modifier_says(opcode, width):
+    assert sass.Instruction(opcode).width == width
+
+
+@pytest.mark.parametrize(
+    ("opcode", "operands", "products"),
+    [
+        ("FFMA", "R0,R1,R2,R0", 1),
+        ("FFMA2", "R0,R2.F32x2,R4.F32x2,R0", 2),
+        ("DFMA", "R0,R2,R4,R0", 1),
+        ("HFMA2", "R0,R1,R2,R0", 2),
+        ("HFMA2", "R9,-RZ,RZ,0,0", 0),
+        ("HFMA2.MMA", "R9,-RZ,RZ,0,0", 0),
+        ("HMMA.16816.F32", "R0,R4,R8,R0", 64),
+        ("HMMA.1688.F32.TF32", "R0,R4,R8,R0", 32),
+        ("HGMMA.64x128x16.F32.BF16", "R24,gdesc[UR4],R24", 64 * 128 * 16 // 128),
+        ("FADD", "R0,R1,R2", 0),
+        ("IMAD", "R0,R1,R2,R3", 0),
+    ],
+)
+def test_only_what_multiplies_elements_counts_as_products(opcode, operands, products):
+    assert sass.Instruction(opcode, operands).products == products
+
+
+def test_a_loop_is_a_branch_that_goes_back():
+    found = [(loop.first, loop.last) for loop in sass.loops(NESTED)]
+    assert found == [(3, 5), (7, 11), (1, 14)]
+
+
+def test_the_main_loop_is_the_one_with_most_products_of_its_own():
+    loop = sass.main_loop(NESTED)
+    assert (loop.first, loop.last) == (7, 11)
+    share = sass.main_share(NESTED)
+    assert (share.instructions, share.multiplications, share.products) == (5, 3, 3)
+    assert share.fraction == 3 / 5
+
+
+def test_a_loop_without_products_inside_the_main_loop_does_not_take_its_place():
+    unrolled = program(f"""
+        FFMA R0,R1,R2,R0
+        IADD3 R6,R6,0x1,RZ
+        BRA {address(1)}
+        FFMA R0,R1,R2,R0
+        BRA {address(0)}
+    """)
+    share = sass.main_share(unrolled)
+    assert (share.instructions, share.multiplications) == (5, 2)
+
+
+def test_a_kernel_without_a_loop_is_its_own_main_loop():
+    straight = program("""
+        LDG.E.128 R0,desc[UR4][R2.64]
+        FFMA R0,R1,R2,R0
+        EXIT
+    """)
+    assert sass.main_loop(straight) is None
+    assert sass.main_share(straight) == sass.Share(3, 1, 1)
+    assert sass.step_share(straight, 16) == sass.Share(3, 1, 1)
+
+
+def test_a_step_is_the_loop_around_with_as_many_rounds_of_the_main_loop_as_its_products_take():
+    # 12 products are 4 rounds of 5 instructions, and there are 9 around them.
+    assert sass.step_share(NESTED, 12) == sass.Share(4 * 5 + 9, 12, 12)
+    assert sass.step_share(NESTED, None) == sass.main_share(NESTED)
+
+
+def test_accesses_are_counted_by_width_from_wide_to_narrow():
+    code = program("""
+        LDG.E.U16 R0,desc[UR4][R2.64]
+        LDG.E.128 R4,desc[UR4][R2.64]
+        LDG.E.128 R8,desc[UR4][R2.64]
+        LDGSTS.E [R4],desc[UR4][R2.64]
+        STL [R1],R0
+    """)
+    assert list(sass.widths(code, "LDG").items()) == [(16, 2), (2, 1)]
+    assert sass.widths(code, "LDGSTS") == {4: 1}
+    assert sass.count(code, *sass.SPILLS) == 1
+
+
+@pytest.mark.parametrize(
+    ("capability", "threads", "registers", "shared", "blocks", "because"),
+    [
+        (90, 128, 32, 0, 16, "2048 threads"),
+        (86, 128, 32, 0, 12, "1536 threads"),
+        (75, 32, 32, 0, 16, "16 blocks"),
+        (89, 32, 32, 0, 24, "24 blocks"),
+        (90, 256, 168, 0, 1, "a warp of 168 takes 5376 registers, a fourth of them holds 3"),
+        (90, 128, 168, 0, 3, "the same, and a block is 4 warps"),
+        (80, 128, 32, 40 << 10, 4, "164 KiB of shared memory, and 41 for a block"),
+        (75, 128, 32, 32 << 10, 2, "64 KiB of shared memory, and none is reserved"),
+        (90, 128, 255, 227 << 10, 1, "all of it"),
+    ],
+)
+def test_a_multiprocessor_holds_blocks_until_something_runs_out(
+    capability, threads, registers, shared, blocks, because
+):
+    assert occupancy.blocks(capability, threads, registers, shared) == blocks, because
+    share = blocks * threads / occupancy.LIMITS[capability].threads
+    assert occupancy.occupancy(capability, threads, registers, shared) == share
+
+
+def test_gather_moves_two_elements_for_each_product_and_its_outputs():
+    plan = gpu.plan((1, 1, 3), (1, 1, 3), stride=2)  # 9 products make 7 outputs
+    assert plan.choice.specialisation.kernel == "gather"
+    assert traffic.traffic(plan) == traffic.Traffic(fetched=18, stored=7, products=9)
+    assert traffic.moved_over_compulsory(plan) == (18 + 7) / (3 + 3 + 7)
+
+
+def counted(plan):
+    """Count what a tiled grid fetches, block by block and shift by shift."""
+    g, tile, columns = plan.geometry, plan.choice.tile, plan.choice.phase_columns
+    phases = [(a, b) for a in range(g.stride[0]) for b in range(g.stride[1])]
+    taps = [[len(g.taps(axis).get(r, ())) for r in range(g.stride[axis])] for axis in (0, 1)]
+    shifts = math.prod(
+        1 + max(shift for phase in g.taps(axis).values() for _, shift in phase) for axis in (0, 1)
+    )
+    steps = math.ceil(g.in_channels / g.groups / tile.depth)
+    rows = g.batch * math.prod(
+        (begin + out - 1) // stride + 1
+        for begin, out, stride in zip(
+            (p % s for p, s in zip(g.pad_begin, g.stride, strict=True)), g.out_size, g.stride,
+            strict=True,
+        )
+    )  # fmt: skip
+    visited = 0
+    for first in range(0, len(phases) * columns, tile.columns):
+        a, b = phases[first // columns]
+        visited += taps[0][a] * taps[1][b] if columns % tile.columns == 0 else shifts
+    tiles = g.groups * math.ceil(rows / tile.rows) * visited * steps
+    return tiles * tile.depth * (tile.rows + tile.columns)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "options"),
+    [
+        ((2, 40, 9, 9), (40, 64, 3, 3), {"stride": 2, "padding": 1}),  # each phase its own blocks
+        ((2, 40, 9, 9), (40, 3, 4, 4), {"stride": 2, "padding": 1}),  # phases share a block
+        ((1, 64, 9, 9), (64, 32, 2, 2), {"stride": 2, "groups": 2}),
+    ],
+    ids=["by phase", "phases together", "groups"],
+)
+def test_a_tiled_grid_moves_a_tile_of_each_operand_for_every_step_of_every_block(
+    x, weight, options
+):
+    plan = gpu.plan(x, weight, **options)
+    assert plan.choice.tile is not None
+    assert traffic.traffic(plan).fetched == counted(plan)
+
+
+CODE = record.Code(
+    spills=0, global_loads={16: 8}, global_stores={16: 4}, copies={}, tensor_copies=0,
+    shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
+)  # fmt: skip
+GOOD = record.Measurement("gemm", 128, 20480, 0, 0.5, CODE)
+GEMM = gpu.plan((1, 64, 9), (64, 64, 3), stride=2).choice.specialisation
+
+
+def test_a_kernel_within_the_limits_is_not_complained_of():
+    assert list(limits.complaints(GEMM, GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        (replace(GOOD, spilled_bytes=8), "spills"),
+        (replace(GOOD, code=replace(CODE, spills=1)), "spills"),
+        (replace(GOOD, code=None, spilled_bytes=8), "spills"),
+        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "89.0% of its main loop"),
+    ],
+    ids=["bytes", "instructions", "only compiled", "share"],
+)
+def test_a_broken_limit_is_named(bad, complaint):
+    (found,) = limits.complaints(GEMM, bad)
+    assert complaint in found
+
+
+def test_a_key_depends_on_the_source_but_not_on_its_comments(monkeypatch):
+    def key(text, capability=90, nvrtc="13.5"):
+        record.key.cache_clear()
+        monkeypatch.setattr(record, "source", lambda _: text)
+        return record.key(GEMM, capability, nvrtc)
+
+    text = "int a;\nint b;\n"
+    assert key("// Why.\nint a;  // Because.\n\n    // And so on.\nint b;\n") == key(text)
+    others = [key("int a;\nint c;\n"), key(text, capability=80), key(text, nvrtc="13.6")]
+    assert len({key(text), *others}) == 4
+    record.key.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return chosen.rows(("float32", "float16"))
+
+
+@pytest.fixture
+def table(rows, monkeypatch, tmp_path):
+    """The command with files of its own and with measurements that cost nothing."""
+    import static_table
+
+    class Pool:
+        map = staticmethod(map)
+
+    def measure(specialisation, capability):
+        code = CODE if capability in record.READ else None
+        return replace(GOOD, kernel=specialisation.kernel, code=code)
+
+    monkeypatch.setattr(record, "FILE", tmp_path / "record.json")
+    monkeypatch.setattr(static_table, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(record, "measure", measure)
+    monkeypatch.setattr(record, "nvrtc_version", lambda: "13.5")
+    record.key.cache_clear()
+    assert static_table.write(rows, Pool) == []
+    yield SimpleNamespace(
+        page=static_table.PAGE,
+        check=lambda: static_table.check(rows, Pool),
+        write=lambda: static_table.write(rows, Pool),
+    )
+    record.key.cache_clear()
+
+
+def test_what_was_just_written_passes_the_check(table):
+    assert table.check() == []
+
+
+def test_a_changed_source_is_noticed_without_a_compiler(table, monkeypatch):
+    source = record.source
+    monkeypatch.setattr(record, "source", lambda s: source(s) + "int changed;\n")
+    monkeypatch.setattr(record, "measure", None)
+    record.key.cache_clear()
+    (complaint,) = table.check()
+    assert "the record lacks kernels or has old ones" in complaint
+
+
+def test_an_edited_page_is_noticed(table):
+    table.page.write_text(table.page.read_text().replace("16x8", "16x9", 1))
+    (complaint,) = table.check()
+    assert "page.md is not what the record gives" in complaint
+
+
+def test_a_sample_that_measures_otherwise_is_noticed(table, monkeypatch):
+    measure = record.measure
+    monkeypatch.setattr(record, "measure", lambda s, c: replace(measure(s, c), registers=129))
+    complaints = table.check()
+    assert complaints
+    assert all("registers=129" in complaint for complaint in complaints)
+
+
+def test_the_time_of_a_compilation_is_no_difference(table, monkeypatch):
+    measure = record.measure
+    monkeypatch.setattr(record, "measure", lambda s, c: replace(measure(s, c), seconds=9.0))
+    assert table.check() == []
+
+
+def test_a_kernel_that_is_in_the_record_is_not_compiled_again(table, monkeypatch):
+    monkeypatch.setattr(record, "measure", None)
+    assert table.write() == []
+
+
+@pytest.mark.nvrtc
+def test_the_machine_code_of_a_copy_kernel_is_read_as_it_was_written():
+    from tconv.gpu import compile
+
+    text = """
+        extern "C" __global__ void copy(const float4* __restrict__ from, float4* to)
+        {
+            to[threadIdx.x] = from[threadIdx.x];
+        }
+    """
+    for architecture in ("sm_75", "sm_80", "sm_90a", "sm_100"):
+        code = sass.disassemble(compile.compiled(text, architecture)[0])
+        assert sass.widths(code, "LDG") == sass.widths(code, "STG") == {16: 1}
+        assert sass.main_loop(code) is None
+
+
+@pytest.mark.slow
+@pytest.mark.nvrtc
+def test_the_page_of_kernel_resources_belongs_to_the_sources_and_keeps_the_limits():
+    done = subprocess.run(
+        [sys.executable, "benchmarks/static_table.py", "--check"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
