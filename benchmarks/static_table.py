@@ -1,6 +1,7 @@
 """What can be known without a GPU of every kernel that the suite's layers choose.
 
     python benchmarks/static_table.py [--check] [--jobs 2]
+    python benchmarks/static_table.py --layers unet-top fcn8s-dense --dtypes float32
 
 Compiles with NVRTC for every architecture that tconv supports what is not in the record yet, reads
 the machine code with nvdisasm, and writes the record (``benchmarks/results/kernel_resources.json``)
@@ -8,7 +9,10 @@ and the page made of it (``docs/kernel_resources.md``).  Exits with 1 if a limit
 ``static/limits.py`` does not hold.
 
 With ``--check`` nothing is written.  Exits with 1 also if the record or the page does not belong to
-the sources, or if a sample of the kernels, compiled anew, gives other figures.
+the sources, or if a sample of the kernels, compiled anew, gives other figures (where the record was
+made by another version of NVRTC: breaks a limit).
+
+With ``--layers`` only the kernels of these layers are measured, whatever the record has, and shown.
 
 Needs CuPy, NVRTC and nvdisasm (the packages nvidia-cuda-nvrtc and nvidia-cuda-nvdisasm), no driver.
 """
@@ -23,6 +27,7 @@ from pathlib import Path
 from static import chosen, limits, record, tables
 from static.chosen import Row
 from static.record import Measurement, Record
+from tconv.commands.bench import suite
 from tconv.gpu.choice import Specialisation
 
 PAGE = Path(__file__).parents[1] / "docs" / "kernel_resources.md"
@@ -32,16 +37,21 @@ SAMPLE = {("float32", 90), ("float16", 80)}
 REMEDY = "run python benchmarks/static_table.py"
 
 
-
 def main(arguments: list[str]) -> int:
     """Make the record and the page, or check them; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     parser.add_argument("--jobs", type=int, default=2, help="compilers at once (default 2)")
+    parser.add_argument("--layers", nargs="+", help="show the kernels of these layers only")
+    parser.add_argument("--dtypes", nargs="+", default=suite.DTYPES, help="for --layers")
     given = parser.parse_args(arguments)
     with ProcessPoolExecutor(given.jobs) as pool:
-        complaints = (check if given.check else write)(chosen.rows(), pool)
-    print("\n".join(complaints), file=sys.stderr)
+        if given.layers:
+            complaints = show(chosen.rows(given.dtypes, record.READ, given.layers), pool)
+        else:
+            complaints = (check if given.check else write)(chosen.rows(), pool)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
     return 1 if complaints else 0
 
 
@@ -69,14 +79,21 @@ def check(rows: list[Row], pool: Executor) -> list[str]:
     complaints = limits.broken(rows, old)
     if PAGE.read_text() != tables.page(rows, old):
         complaints.append(f"{PAGE.name} is not what the record gives; {REMEDY}")
-    if record.nvrtc_version() == old.nvrtc:
-        sample = {key: one for key, one in kernels.items() if (one[0].dtype, one[1]) in SAMPLE}
-        complaints += [
-            f"{sample[key]} measures {now}, recorded is {old.measurements[key]}"
-            for key, now in measured(sample, pool).items()
-            if not record.same(now, old.measurements[key])
-        ]
+    sample = {key: one for key, one in kernels.items() if (one[0].dtype, one[1]) in SAMPLE}
+    for key, now in measured(sample, pool).items():
+        if record.nvrtc_version() != old.nvrtc:
+            complaints += limits.complaints(*sample[key], now)
+        elif not record.same(now, old.measurements[key]):
+            complaints.append(f"{sample[key]} measures {now}, recorded is {old.measurements[key]}")
     return complaints
+
+
+def show(rows: list[Row], pool: Executor) -> list[str]:
+    """Measure and print; return the limits that are broken."""
+    nvrtc = record.nvrtc_version()
+    new = Record(nvrtc, measured(keys(rows, nvrtc), pool))
+    print("\n".join(tables.families(rows, new)), end="")
+    return limits.broken(rows, new)
 
 
 def keys(rows: list[Row], nvrtc: str) -> dict[str, tuple[Specialisation, int]]:

@@ -450,14 +450,41 @@ GRADIENTS = [
            "first = k * geometry.dilation[axis]", "init"),
 ]  # fmt: skip
 
+TABLE = "../../benchmarks/static/"
+STATIC = [
+    Mutant("a cache line's size is taken for a width", f"{TABLE}sass.py",
+           "return next((WIDTHS[m] for m in modifiers if m in WIDTHS), 4)",
+           "return next((WIDTHS[m] for m in WIDTHS if m in self.opcode), 4)", "static"),
+    Mutant("a constant counts as two products", f"{TABLE}sass.py",
+           '[1:3] == ["RZ", "RZ"]', '[1:3] == ["RZ"]', "static"),
+    Mutant("the branch of a loop is not counted", f"{TABLE}sass.py",
+           "code[loop.first : loop.last + 1])", "code[loop.first : loop.last])", "static"),
+    Mutant("the main loop may be one around it", f"{TABLE}sass.py",
+           "for n in range(loop.first, loop.last + 1) if n not in inner)",
+           "for n in range(loop.first, loop.last + 1))", "static"),
+    Mutant("the endless branch at the end is a loop", f"{TABLE}sass.py",
+           "instruction.target < n", "instruction.target <= n", "static"),
+    Mutant("a step issues its main loop once more", f"{TABLE}sass.py",
+           "return whole - inner + inner.times", "return whole + inner.times", "static"),
+    Mutant("shared memory that the system takes is forgotten", f"{TABLE}occupancy.py",
+           "shared_bytes + limits.reserved_bytes", "shared_bytes", "static"),
+    Mutant("registers are given out one by one", f"{TABLE}occupancy.py",
+           "_round_up(registers * 32, 256)", "registers * 32", "static"),
+    Mutant("blocks of one phase visit every shift", f"{TABLE}traffic.py",
+           "if choice.phase_columns % tile.columns == 0:", "if False:", "static"),
+    Mutant("another source has the same measurements", f"{TABLE}record.py",
+           "[*filter(None, lines), str", "[str", "static"),
+]  # fmt: skip
+
 MUTANTS = [
-    *GEOMETRY, *CHECK, *API, *DISPATCH, *REFERENCE, *MEMORY, *ACTIVATION, *GPU, *CPU, *GRADIENTS
+    *GEOMETRY, *CHECK, *API, *DISPATCH, *REFERENCE, *MEMORY, *ACTIVATION, *GPU, *CPU, *GRADIENTS,
+    *STATIC,
 ]  # fmt: skip
 
 
 def copy_project(folder: Path) -> None:
     """Copy what the tests need, and no compiled files that could outlive a change."""
-    for name in ("src", "tests", "kernels"):
+    for name in ("src", "tests", "kernels", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)

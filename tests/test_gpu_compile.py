@@ -1,8 +1,6 @@
 """NVRTC compiles every kernel for every architecture, without a GPU; cubins are cached on disk."""
 
 import struct
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +11,6 @@ from tconv import gpu
 from tconv.gpu.source import source
 
 pytestmark = pytest.mark.nvrtc
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -129,12 +125,3 @@ def test_the_other_dtypes_compile_for_every_architecture_without_a_spill(compile
         _, log = compile.compiled(text, name, "--ptxas-options=-v")
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
         assert "warning" not in log
-
-
-@pytest.mark.slow
-def test_what_the_suite_chooses_compiles_for_every_architecture_without_a_spill_or_a_warning():
-    done = subprocess.run(
-        [sys.executable, "benchmarks/static_table.py"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr

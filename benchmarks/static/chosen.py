@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from tconv import gpu
 from tconv.commands.bench import suite
@@ -23,20 +25,15 @@ Identity = tuple[str, str, int, int, tuple[tuple[str, Constant], ...]]
 
 @dataclass(slots=True)
 class Row:
-    """One kernel as the suite uses it: for each capability its specialisation and its layers."""
+    """One kernel as the suite uses it: its specialisation on each capability, and its layers."""
 
     specialisations: dict[int, Specialisation] = field(default_factory=dict)
-    layers: dict[int, list[str]] = field(default_factory=dict)
+    layers: dict[str, None] = field(default_factory=dict)
 
     @property
     def one(self) -> Specialisation:
         """One of the specialisations; they differ in what follows from the capability."""
         return next(iter(self.specialisations.values()))
-
-    @property
-    def names(self) -> list[str]:
-        """The layers, on whatever capability they choose this."""
-        return list(dict.fromkeys(name for names in self.layers.values() for name in names))
 
 
 def identity(s: Specialisation) -> Identity:
@@ -45,28 +42,33 @@ def identity(s: Specialisation) -> Identity:
     return s.kernel, s.dtype, s.index_bits, s.threads, constants
 
 
-def rows(dtypes: tuple[str, ...] = suite.DTYPES) -> list[Row]:
-    """Return every kernel that a layer chooses, in any order of memory and with any precision."""
+def rows(
+    dtypes: Sequence[str] = suite.DTYPES,
+    capabilities: Sequence[int] = tuple(ARCHITECTURES),
+    layers: Sequence[str] = (),
+) -> list[Row]:
+    """Return every kernel that the layers choose, in any order of memory and with any precision."""
     found: dict[Identity, Row] = {}
-    for capability in ARCHITECTURES:
-        for layer in suite.load(cpu=False):
-            for dtype in dtypes:
-                for plan in plans(layer, dtype, capability):
-                    s = plan.choice.specialisation
-                    row = found.setdefault(identity(s), Row())
-                    row.specialisations[capability] = s
-                    names = row.layers.setdefault(capability, [])
-                    if layer.name not in names:
-                        names.append(layer.name)
+    for layer in suite.load(cpu=False):
+        if layers and layer.name not in layers:
+            continue
+        for capability, dtype in product(capabilities, dtypes):
+            for s in specialisations(layer, dtype, capability):
+                row = found.setdefault(identity(s), Row())
+                row.specialisations[capability] = s
+                row.layers.setdefault(layer.name)
     return [found[key] for key in sorted(found, key=str)]
 
 
-def plans(layer: suite.Layer, dtype: str, capability: int) -> list[Plan]:
-    """Return what a layer runs: channels first and last, with every precision."""
+def specialisations(layer: suite.Layer, dtype: str, capability: int) -> list[Specialisation]:
+    """Return what a layer launches: channels first and last, with every precision."""
     return [
-        plan(layer, dtype, capability, precision=precision, channels_last=channels_last)
+        specialisation
         for precision in PRECISIONS.get(dtype, (None,))
-        for channels_last in (False, True)
+        for last in (False, True)
+        for specialisation, _ in plan(
+            layer, dtype, capability, precision=precision, channels_last=last
+        ).choice.passes
     ]
 
 

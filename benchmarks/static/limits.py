@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from tconv.gpu.choice import Specialisation
 
 from .chosen import ARCHITECTURES, Row
@@ -16,18 +14,22 @@ FMA_SHARE = 0.90
 def broken(rows: list[Row], record: Record) -> list[str]:
     """Return a sentence for every limit that does not hold."""
     return [
-        f"{row.one} on {ARCHITECTURES[capability]} {complaint}"
+        complaint
         for row in rows
         for capability, measurement in record.of(row).items()
-        for complaint in complaints(row.one, measurement)
+        for complaint in complaints(row.specialisations[capability], capability, measurement)
     ]
 
 
-def complaints(specialisation: Specialisation, measurement: Measurement) -> Iterator[str]:
-    """Yield what is wrong with one kernel."""
+def complaints(
+    specialisation: Specialisation, capability: int, measurement: Measurement
+) -> list[str]:
+    """Return what is wrong with one kernel on one architecture."""
     code, kind = measurement.code, (specialisation.kernel, specialisation.dtype)
+    found = []
     if measurement.spilled_bytes or (code and code.spills):
-        yield f"spills {measurement.spilled_bytes} bytes"
+        found.append(f"spills {measurement.spilled_bytes} bytes")
     if code and kind == ("gemm", "float32") and code.main.fraction < FMA_SHARE:
         share = f"{code.main.fraction:.1%} of its main loop"
-        yield f"multiplies with {share}, less than {FMA_SHARE:.0%}"
+        found.append(f"multiplies with {share}, less than {FMA_SHARE:.0%}")
+    return [f"{specialisation} on {ARCHITECTURES[capability]} {text}" for text in found]

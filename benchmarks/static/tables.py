@@ -47,17 +47,20 @@ or write there, whichever cache answers, for each compulsory byte (input, weight
 
 def page(rows: list[Row], record: Record) -> str:
     """Return the whole page."""
-    parts = [
-        INTRODUCTION.format(
-            nvrtc=record.nvrtc,
-            read=", ".join(ARCHITECTURES[c] for c in READ),
-            all=", ".join(ARCHITECTURES.values()),
-        )
+    introduction = INTRODUCTION.format(
+        nvrtc=record.nvrtc,
+        read=", ".join(ARCHITECTURES[c] for c in READ),
+        all=", ".join(ARCHITECTURES.values()),
+    )
+    return "\n".join([introduction, *families(rows, record), _layers(rows, record)])
+
+
+def families(rows: list[Row], record: Record) -> list[str]:
+    """Return one table for each family."""
+    names = dict.fromkeys(row.one.kernel for row in rows)
+    return [
+        _family(name, [row for row in rows if row.one.kernel == name], record) for name in names
     ]
-    for family in dict.fromkeys(row.one.kernel for row in rows):
-        parts.append(_family(family, [row for row in rows if row.one.kernel == family], record))
-    parts.append(_layers(rows, record))
-    return "\n".join(parts)
 
 
 def _family(name: str, rows: list[Row], record: Record) -> str:
@@ -71,7 +74,7 @@ def _family(name: str, rows: list[Row], record: Record) -> str:
     lines = [f"## {name}", "", f"In all: {', '.join(fixed)}.", "", *_header(header)]
     for row, table in zip(rows, constants, strict=True):
         cells = [row.one.dtype, *(_constant(table.get(n, "")) for n in varying)]
-        cells += [*_cells(row, record.of(row)), ", ".join(row.names)]
+        cells += [*_cells(row, record.of(row)), ", ".join(row.layers)]
         lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
 
@@ -114,12 +117,10 @@ def _layers(rows: list[Row], record: Record) -> str:
             code = record.of(row)[capability].code
             assert code is not None
             moved, work = moved_over_compulsory(plan), traffic(plan)
-            outputs = plan.geometry.products and work and work.stored
-            issued = (
-                work.products * code.step.instructions / code.step.products / outputs
-                if work and outputs and code.step.products
-                else None
-            )
+            issued = None
+            if work and code.step.products:
+                of_a_product = code.step.instructions / code.step.products
+                issued = work.products * of_a_product / work.stored
             cells += [
                 plan.choice.specialisation.kernel,
                 str(plan.choice.blocks),
