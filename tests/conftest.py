@@ -1,10 +1,15 @@
 """What all tests share: the two backends, and Hypothesis without chance or clock."""
 
+import sys
+
 import hypothesis
 import numpy as np
 import pytest
 
+import pretended
+import standin
 import tconv
+from tconv import gpu
 
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("same")
@@ -33,6 +38,18 @@ def cpu():
 def conv(request):
     """Both backends, one after the other."""
     return Verbs(request.param)
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    """Pretend that there are GPUs; return them by their number."""
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    machine = pretended.Machine()
+    monkeypatch.setattr(gpu, "why_not", lambda: None)
+    monkeypatch.setattr("tconv.gpu.compile.device", machine.__getitem__)
+    monkeypatch.setitem(sys.modules, "cupy", pretended.cupy())
+    return machine
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """The way to the card, as far as it goes without one: selection, sources, plans and arguments."""
 
 import re
-import sys
 from dataclasses import replace
 from functools import cache
 from math import prod
-from types import ModuleType
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 import oracle
-import standin
+from pretended import made_current, on_device
 from tconv import gpu
 from tconv._geometry import Geometry
 from tconv.commands.bench import suite
@@ -208,62 +206,16 @@ def test_every_kernel_is_in_the_table_of_the_lecture(kernel):
 # --- calls --------------------------------------------------------------------------------------
 
 
-class OnDevice(np.ndarray):
-    """NumPy memory that stands for a device's, with CuPy's ``device``."""
-
-    made_current = 0
-
-    @property
-    def device(self):
-        return self
-
-    id = 3
-
-    def __enter__(self):
-        OnDevice.made_current += 1
-
-    def __exit__(self, *error):
-        OnDevice.made_current -= 1
-
-
-class CurrentDevice(standin.Standin):
-    """A device that must be current whenever it is used."""
-
-    def kernel(self, specialisation):
-        assert OnDevice.made_current == 1
-        return super().kernel(specialisation)
-
-    def empty(self, shape, dtype):
-        assert OnDevice.made_current == 1
-        return super().empty(shape, dtype).view(OnDevice)
-
-
-@pytest.fixture
-def with_gpu(monkeypatch):
-    """A machine with a GPU, as far as `tconv.gpu` can tell, and a CuPy that copies to it."""
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
-    from tconv.gpu import compile
-
-    asked = []
-    monkeypatch.setattr(gpu, "why_not", lambda: None)
-    monkeypatch.setattr(compile, "device", lambda n: asked.append(n) or CurrentDevice())
-    cupy = ModuleType("cupy")
-    cupy.ndarray, cupy.asarray, cupy.asnumpy = OnDevice, lambda a: a.view(OnDevice), np.asarray
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    return asked
-
-
 @pytest.mark.parametrize("precision", [None, "ieee", "tf32", "tf32x3"])
 def test_arrays_on_a_device_are_computed_with_that_device_current(with_gpu, precision, rng):
     arrays = [rng.integers(-8, 9, s).astype("f4") for s in ((2, 4, 5), (4, 3, 4), (3,))]
-    x, weight, bias = (a.view(OnDevice) for a in arrays)
+    x, weight, bias = map(on_device, arrays)
     g = Geometry(2, 1, 4, 3, (5,), (4,), (2,), (1,), (1,), (10,))
     y = gpu.transposed_conv(x, weight, bias, g, activation="relu", precision=precision)
     answer = oracle.transposed_conv(*arrays, stride=2, padding=1, activation="relu")
     oracle.assert_exact(np.asarray(y), answer, np.float32)
-    assert with_gpu == [3]
-    assert OnDevice.made_current == 0
+    assert list(with_gpu) == [3]
+    assert made_current() == []
 
 
 @pytest.mark.usefixtures("with_gpu")

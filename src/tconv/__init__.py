@@ -16,8 +16,12 @@ from ._checkerboard import checkerboard
 from ._config import show_config
 from ._conv import conv1d, conv2d, conv3d
 from ._version import __version__
+from .layer import TransposedConv1d, TransposedConv2d, TransposedConv3d
 
 __all__ = [
+    "TransposedConv1d",
+    "TransposedConv2d",
+    "TransposedConv3d",
     "__version__",
     "checkerboard",
     "conv1d",

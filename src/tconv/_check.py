@@ -129,16 +129,24 @@ def _out_channels(
     return out_channels
 
 
-def layer(ndim: int, weight: Any, bias: Any, window: Window) -> None:
-    """Raise unless these can be the weight and the bias of a layer with this window."""
+def layer(ndim: int, weight: Any, bias: Any, **spelling: Any) -> Window:
+    """Return the window of a layer, or raise the error that can be told before there is an x."""
     _weight_axes(ndim, len(weight.shape), "C, M // groups")
+    result = window(ndim, output_size=None, **spelling)
     _sizes("weight", tuple(weight.shape[2:]), 2)
-    if weight.shape[0] % window.groups:
+    if weight.shape[0] % result.groups:
         raise ValueError(
             f"weight has {weight.shape[0]} input channels (axis 0), "
-            f"which groups={window.groups} does not divide"
+            f"which groups={result.groups} does not divide"
         )
-    _out_channels(tuple(weight.shape), None if bias is None else tuple(bias.shape), window.groups)
+    _out_channels(tuple(weight.shape), None if bias is None else tuple(bias.shape), result.groups)
+    return result
+
+
+def resized(spelt: Window, output_size: Any) -> Window:
+    """Return a window with this output size instead of its output padding."""
+    spelling = {**spelt._asdict(), "output_padding": 0, "output_size": output_size}
+    return window(len(spelt.stride), **spelling)
 
 
 def conv_geometry(

@@ -19,6 +19,18 @@ Backend = Callable[[str], Compute]
 """From an array library's name to the function that computes on its arrays."""
 
 
+class Placed(NamedTuple):
+    """Weights where a layer computes with them, and the function that does."""
+
+    compute: Compute
+    weight: Any
+    bias: Any
+
+
+Placing = Callable[[Any, Any, Any], Placed]
+"""``(weight, bias, x) -> Placed``: packs NumPy arrays for computing where x is."""
+
+
 class Gradients(NamedTuple):
     """What a backend offers besides: the adjoint, and the gradients of weight and bias.
 
@@ -45,18 +57,27 @@ def kind(array: Any) -> str | None:
     """Return ``"NumPy"``, ``"CuPy"``, or None for what is neither."""
     if type(array) is np.ndarray:
         return NUMPY
-    # A masked array would lose its mask without a word; a matrix cannot have more than two axes.
-    if isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix)):
-        return NUMPY
     # No CuPy, or one whose import failed halfway, has no arrays.
     if isinstance(array, getattr(sys.modules.get("cupy"), "ndarray", ())):
         return CUPY
+    # A masked array would lose its mask without a word; a matrix cannot have more than two axes.
+    if isinstance(array, np.ndarray) and not isinstance(array, (np.ma.MaskedArray, np.matrix)):
+        return NUMPY
     return None
 
 
 def device(array: Any) -> str:
     """Return where an array's memory is, in words."""
     return "the CPU" if kind(array) == NUMPY else f"GPU {array.device.id}"
+
+
+def kept(array: Any) -> Any:
+    """Return a copy as a NumPy array, C-contiguous, in native byte order, that nobody can write."""
+    if kind(array) == CUPY:
+        array = array.get()
+    copy = np.array(array, array.dtype.newbyteorder("="), order="C")
+    copy.flags.writeable = False
+    return copy
 
 
 def writeable(array: Any) -> bool:
@@ -106,6 +127,17 @@ def own_library(kind: str) -> Compute:
     from . import _cpu
 
     return _cpu.transposed_conv
+
+
+def own_placing(kind: str) -> Placing:
+    """Pack a layer's weights for where the arrays are."""
+    if kind == CUPY:
+        from . import gpu
+
+        return gpu.placed
+    from . import _cpu
+
+    return _cpu.placed
 
 
 def own_gradients(kind: str) -> Gradients:

@@ -108,6 +108,7 @@ class Standin:
         self.capability = capability
         self.texts = texts or {}
         self.launched = []
+        self.stream = 0
 
     def empty(self, shape, dtype):
         """Return an array on a heap block of exactly its size, filled with NaN."""
@@ -119,6 +120,11 @@ class Standin:
         array = np.frombuffer(block, np.uint8)
         array[...] = 0xFF
         return array.view(dtype).reshape(shape)
+
+    def upload(self, array):
+        copy = self.empty(array.shape, array.dtype)
+        copy[...] = array
+        return copy
 
     def address(self, array):
         return array.ctypes.data

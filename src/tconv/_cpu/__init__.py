@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _memory
+from .._dispatch import Placed
 from .._geometry import Geometry
 from . import overlap_add, tap_by_tap
 from .adjoint import conv
@@ -69,6 +70,14 @@ def transposed_conv(
 
     for_each(compute, cut(geometry, strategy), lambda: Scratch(dtype))
     return out
+
+
+def placed(weight: Array, bias: Array | None, x: Array) -> Placed:
+    """Return a layer's weights in the type that they are summed in."""
+    del x
+    dtype = sum_dtype(weight.dtype)
+    sums = None if bias is None else bias.astype(dtype, copy=False)
+    return Placed(transposed_conv, weight.astype(dtype, copy=False), sums)
 
 
 def choose(geometry: Geometry) -> Strategy:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .._api import verbs
 from .._backward import backward_verbs
 from .._conv import conv_verbs
 from .._geometry import Geometry
+from . import compile, launch
 from .planning import Plan, plan
 
 __all__ = [
@@ -64,13 +65,10 @@ def transposed_conv(
     activation: str | None = None,
     precision: str | None = None,
     out: Any = None,
+    workspace: launch.Workspace | None = None,
 ) -> Any:
     """Compute on CuPy arrays, on the device of x and the current stream, without waiting."""
-    reason = why_not()
-    if reason is not None:
-        raise RuntimeError(f"tconv cannot compute on CuPy arrays: {reason}")
-    from . import compile, launch
-
+    _require()
     with x.device:
         return launch.transposed_conv(
             x,
@@ -81,7 +79,25 @@ def transposed_conv(
             precision=precision,
             out=out,
             device=compile.device(x.device.id),
+            workspace=workspace,
         )
+
+
+def placed(weight: Any, bias: Any, x: Any) -> _dispatch.Placed:
+    """Return a layer's weights on the device of x, in the order that the kernels like best."""
+    _require()
+    with x.device:
+        device = compile.device(x.device.id)
+        there = launch.packed(weight, device)
+        bias = None if bias is None else device.upload(bias)
+        compute = partial(transposed_conv, workspace=launch.Workspaces(device))
+    return _dispatch.Placed(compute, there, bias)
+
+
+def _require() -> None:
+    reason = why_not()
+    if reason is not None:
+        raise RuntimeError(f"tconv cannot compute on CuPy arrays: {reason}")
 
 
 def _from_numpy(

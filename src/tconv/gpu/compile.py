@@ -45,6 +45,17 @@ class CudaDevice:
         """Return a new array with arbitrary contents."""
         return self._cupy.empty(shape, dtype)
 
+    def upload(self, array: Any) -> Any:
+        """Return a copy of a NumPy array; it is there, for every stream, when this returns."""
+        copy = self._cupy.asarray(array)
+        self._cupy.cuda.get_current_stream().synchronize()
+        return copy
+
+    @property
+    def stream(self) -> int:
+        """The handle of the current stream."""
+        return int(self._cupy.cuda.get_current_stream().ptr)
+
     def address(self, array: Any) -> int:
         """Return where an array's first element lies."""
         return int(array.data.ptr)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from threading import get_ident
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -40,6 +41,13 @@ class Device(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return a new array with arbitrary contents."""
+
+    def upload(self, array: Any) -> Any:
+        """Return a copy of a NumPy array; it is there, for every stream, when this returns."""
+
+    @property
+    def stream(self) -> int:
+        """The handle of the current stream."""
 
     def address(self, array: Any) -> int:
         """Return where an array's first element lies."""
@@ -118,6 +126,29 @@ def transposed_conv(
     if result is not out:
         device.bytes_of(out)[...] = device.bytes_of(result)
     return out
+
+
+def packed(weight: Any, device: Device) -> Any:
+    """Return a copy of a NumPy array on the device that has m nearest in memory, then c."""
+    taps = range(2, weight.ndim)
+    there = device.upload(np.ascontiguousarray(weight.transpose(*taps, 0, 1)))
+    return there.transpose(weight.ndim - 2, weight.ndim - 1, *range(weight.ndim - 2))
+
+
+class Workspaces:
+    """Memory that stays, one for each stream and thread, so that none waits for another."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._kept: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, size: int) -> Any:
+        """Return at least so many bytes; the same memory each time."""
+        size = 1 << (size - 1).bit_length()
+        key = (self._device.stream, get_ident(), size)
+        if key not in self._kept:
+            self._kept[key] = self._device.empty((size,), np.uint8)
+        return self._kept[key]
 
 
 # The same few calls come again and again.
