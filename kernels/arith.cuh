@@ -101,6 +101,17 @@ __device__ __forceinline__ void add(Complex<T>& sum, Complex<T> v)
     sum.im += v.im;
 }
 
+// Integers always are.
+__device__ __forceinline__ bool is_finite(float v) { return v - v == 0; }
+__device__ __forceinline__ bool is_finite(double v) { return v - v == 0; }
+__device__ __forceinline__ bool is_finite(unsigned int) { return true; }
+__device__ __forceinline__ bool is_finite(unsigned long long) { return true; }
+template <typename T>
+__device__ __forceinline__ bool is_finite(Complex<T> v)
+{
+    return is_finite(v.re) && is_finite(v.im);
+}
+
 // --- activations, of the sum before it is rounded -----------------------------------------------
 
 __device__ __forceinline__ float exponential(float v) { return expf(v); }

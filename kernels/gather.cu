@@ -2,12 +2,13 @@
 //
 //     out[n, m, o] = bias[m] + sum over (shift, c) of x[n, c, q - shift] * weight[c, m, tap]
 //
-// with q, shift and tap as geometry.cuh defines them.  Nobody else writes my output, and I sum in
-// one fixed order, so the same inputs always give the same bits.
+// with q, shift and tap as geometry.cuh defines them; gather.cuh sums.  Nobody else writes my output,
+// and I sum in one fixed order, so the same inputs always give the same bits.
 #include "prologue.cuh"
 #include "primitives.cuh"
 #include "arith.cuh"
 #include "geometry.cuh"
+#include "gather.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 gather(const Element* __restrict__ x, const Element* __restrict__ weight,
@@ -35,28 +36,6 @@ gather(const Element* __restrict__ x, const Element* __restrict__ weight,
         out_at += o[a] * axis.out_stride;
     }
 
-    // Gather them, skipping what is absent: a zero in its place would turn infinity into NaN.
-    Accumulator sum = {};
-    Index j[AXES] = {};
-    do {
-        Index x_at = n * p.x_n + group * p.C * p.x_c;
-        Index weight_at = group * p.C * p.weight_c + m * p.weight_m;
-        bool there = true;
-#pragma unroll
-        for (int a = 0; a < AXES; ++a) {
-            const Axis& axis = p.axis[a];
-            const Index shift = shift_of(axis, j[a]);
-            const Index i = q[a] - shift;
-            const Index k = tap_of(axis, shift, r[a]);
-            there = there && inside(i, axis.in_size) && k >= 0;
-            x_at += i * axis.x_stride;
-            weight_at += k * axis.weight_stride;
-        }
-        if (!there) continue;
-        for (Index c = 0; c < p.C; ++c)
-            multiply_add(sum, widen(x[x_at + c * p.x_c]),
-                         widen(weight[weight_at + c * p.weight_c]));
-    } while (advance(j, p));
-
+    const Accumulator sum = one_output(x, weight, p, n, group, m, q, r);
     finish(sum, bias ? widen(bias[channel * p.bias_m]) : Accumulator{}, out[out_at]);
 }

@@ -9,10 +9,12 @@
 // At the end each sum is stored at o = (q - q_begin) * stride + r - r_begin, a pixel shuffle.
 //
 // The order of summation is gather's: shifts ascending, then channels.  The bits are the same.
+// Absent inputs and taps are zeros in the tiles; a sum that is not finite is computed anew without.
 #include "prologue.cuh"
 #include "primitives.cuh"
 #include "arith.cuh"
 #include "geometry.cuh"
+#include "gather.cuh"
 
 // 16 bytes of shared memory are read at once, so a thread's rows come in runs of that length.
 constexpr int RUN = 16 / sizeof(Accumulator);
@@ -233,42 +235,21 @@ struct Mine {
     }
 };
 
-// Adds one step's products to my sums.  Where an input or a tap is absent the tile holds a zero,
-// and the product is left out: with infinity on the other side it would be NaN.
+// Adds one step's products to my sums.
 __device__ __forceinline__ void multiply(const Stage& stage, const Mine& mine,
-                                         unsigned int rows_there, unsigned int columns_there,
                                          Accumulator (&sum)[THREAD_ROWS][THREAD_COLUMNS])
 {
-    constexpr unsigned int ALL_ROWS = (1u << THREAD_ROWS) - 1;
-    constexpr unsigned int ALL_COLUMNS = (1u << THREAD_COLUMNS) - 1;
-    Accumulator x[THREAD_ROWS], weight[THREAD_COLUMNS];
-    const auto read = [&](int c) {
+#pragma unroll 4
+    for (int c = 0; c < DEPTH; ++c) {
+        Accumulator x[THREAD_ROWS], weight[THREAD_COLUMNS];
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; ++i) x[i] = stage.x[c][mine.row(i)];
 #pragma unroll
         for (int j = 0; j < THREAD_COLUMNS; ++j) weight[j] = stage.weight[c][mine.column(j)];
-    };
-    if (rows_there == ALL_ROWS && columns_there == ALL_COLUMNS) {
-#pragma unroll 4
-        for (int c = 0; c < DEPTH; ++c) {
-            read(c);
 #pragma unroll
-            for (int i = 0; i < THREAD_ROWS; ++i)
+        for (int i = 0; i < THREAD_ROWS; ++i)
 #pragma unroll
-                for (int j = 0; j < THREAD_COLUMNS; ++j) multiply_add(sum[i][j], x[i], weight[j]);
-        }
-    } else {
-#pragma unroll 1
-        for (int c = 0; c < DEPTH; ++c) {
-            read(c);
-#pragma unroll
-            for (int i = 0; i < THREAD_ROWS; ++i) {
-                if (!(rows_there >> i & 1)) continue;
-#pragma unroll
-                for (int j = 0; j < THREAD_COLUMNS; ++j)
-                    if (columns_there >> j & 1) multiply_add(sum[i][j], x[i], weight[j]);
-            }
-        }
+            for (int j = 0; j < THREAD_COLUMNS; ++j) multiply_add(sum[i][j], x[i], weight[j]);
     }
 }
 
@@ -282,8 +263,8 @@ gemm(const Element* __restrict__ x, const Element* __restrict__ weight,
     Index column_block, row_block;
     const Index rest = divide(static_cast<Index>(blockIdx.x), p.column_blocks, column_block);
     const Index group = divide(rest, p.row_blocks, row_block);
-    x += group * p.C * p.x_c;
-    weight += group * p.C * p.weight_c;
+    const Element* const group_x = x + group * p.C * p.x_c;
+    const Element* const group_weight = weight + group * p.C * p.weight_c;
     for (int i = threadIdx.x; i < ROWS; i += THREADS)
         shared.row[i] = row_at(row_block * ROWS + i, p);
     for (int j = threadIdx.x; j < COLUMNS; j += THREADS)
@@ -293,43 +274,28 @@ gemm(const Element* __restrict__ x, const Element* __restrict__ weight,
     const Steps steps = {p, shared.column[0]};
     const Mine mine(threadIdx.x);
     Accumulator sum[THREAD_ROWS][THREAD_COLUMNS] = {};
-    unsigned int rows_there = 0, columns_there = 0;
     Loader loader;
     Step ahead;
     bool more = steps.first(ahead);
     if (more) {
-        loader.begin(x, weight, ahead, p, shared, shared.stage[0]);
+        loader.begin(group_x, group_weight, ahead, p, shared, shared.stage[0]);
         loader.end(shared.stage[0]);
     }
     __syncthreads();
     for (int now = 0; more; now ^= 1) {
-        const Step step = ahead;
         more = steps.next(ahead);
-        if (more) loader.begin(x, weight, ahead, p, shared, shared.stage[now ^ 1]);
-        if (step.c == 0) {  // A new shift: which of my rows and columns does it have?
-            rows_there = columns_there = 0;
-#pragma unroll
-            for (int i = 0; i < THREAD_ROWS; ++i) {
-                const Row& row = shared.row[mine.row(i)];
-                Index unused = 0;
-                if (row.n < 0 || input_at(row, step, p, unused)) rows_there |= 1u << i;
-            }
-#pragma unroll
-            for (int j = 0; j < THREAD_COLUMNS; ++j) {
-                const Column& column = shared.column[mine.column(j)];
-                Index unused = 0;
-                if (column.m < 0 || tap_at(column, step, p, unused)) columns_there |= 1u << j;
-            }
-        }
-        multiply(shared.stage[now], mine, rows_there, columns_there, sum);
+        if (more) loader.begin(group_x, group_weight, ahead, p, shared, shared.stage[now ^ 1]);
+        multiply(shared.stage[now], mine, sum);
         if (more) loader.end(shared.stage[now ^ 1]);
         __syncthreads();
     }
 
-    // The pixel shuffle: each sum goes to the output of its q and its phase.
+    // The pixel shuffle: each finite sum goes to the output of its q and its phase.
     Index phase[THREAD_COLUMNS][AXES], phase_at[THREAD_COLUMNS];
     bool exists[THREAD_COLUMNS];
     Accumulator added[THREAD_COLUMNS];
+    unsigned long long astray = 0;
+    static_assert(THREAD_ROWS * THREAD_COLUMNS <= 64, "one bit for each of my sums");
 #pragma unroll
     for (int j = 0; j < THREAD_COLUMNS; ++j) {
         const Column& column = shared.column[mine.column(j)];
@@ -359,7 +325,27 @@ gemm(const Element* __restrict__ x, const Element* __restrict__ weight,
 #pragma unroll
             for (int a = 0; a < AXES; ++a)
                 there = there && inside(o[a] + phase[j][a], p.axis[a].out_size.divisor);
-            if (there) finish(sum[i][j], added[j], out[row_at + phase_at[j]]);
+            if (there && is_finite(sum[i][j]))
+                finish(sum[i][j], added[j], out[row_at + phase_at[j]]);
+            else if (there)
+                astray |= 1ull << (i * THREAD_COLUMNS + j);
         }
+    }
+
+    // The others: infinity or NaN may have met the zero of something absent.
+    for (int e = 0; astray; ++e, astray >>= 1) {
+        if (!(astray & 1)) continue;
+        const Row& row = shared.row[mine.row(e / THREAD_COLUMNS)];
+        const Column& column = shared.column[mine.column(e % THREAD_COLUMNS)];
+        const Index channel = group * p.M.divisor + column.m;
+        Index out_at = row.n * p.out_n + channel * p.out_m;
+#pragma unroll
+        for (int a = 0; a < AXES; ++a) {
+            const Axis& axis = p.axis[a];
+            out_at += ((row.q[a] - axis.q_begin) * axis.stride.divisor + column.r[a]
+                       - axis.r_begin) * axis.out_stride;
+        }
+        finish(one_output(x, weight, p, row.n, group, column.m, row.q, column.r),
+               bias ? widen(bias[channel * p.bias_m]) : Accumulator{}, out[out_at]);
     }
 }

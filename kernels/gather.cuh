@@ -1,0 +1,33 @@
+// The definition's sum for one output, for every kernel.
+#pragma once
+
+// Shifts ascending, then channels.  What is absent is skipped: a zero in its place would turn
+// infinity into NaN.  Tiled kernels do put zeros there, so they come here with each sum that is
+// not finite, and store what the definition says instead.
+__device__ __forceinline__ Accumulator one_output(const Element* x, const Element* weight,
+                                                  const Params& p, Index n, Index group, Index m,
+                                                  const Index (&q)[AXES], const Index (&r)[AXES])
+{
+    Accumulator sum = {};
+    Index j[AXES] = {};
+    do {
+        Index x_at = n * p.x_n + group * p.C * p.x_c;
+        Index weight_at = group * p.C * p.weight_c + m * p.weight_m;
+        bool there = true;
+#pragma unroll
+        for (int a = 0; a < AXES; ++a) {
+            const Axis& axis = p.axis[a];
+            const Index shift = shift_of(axis, j[a]);
+            const Index i = q[a] - shift;
+            const Index k = tap_of(axis, shift, r[a]);
+            there = there && inside(i, axis.in_size) && k >= 0;
+            x_at += i * axis.x_stride;
+            weight_at += k * axis.weight_stride;
+        }
+        if (!there) continue;
+        for (Index c = 0; c < p.C; ++c)
+            multiply_add(sum, widen(x[x_at + c * p.x_c]),
+                         widen(weight[weight_at + c * p.weight_c]));
+    } while (advance(j, p));
+    return sum;
+}
