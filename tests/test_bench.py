@@ -18,7 +18,7 @@ import pytest
 import oracle
 from tconv.__main__ import main
 from tconv.commands import CommandError, bench
-from tconv.commands.bench import cpu, memory, peers, suite, timing, truth
+from tconv.commands.bench import cpu, memory, peers, samples, suite, timing, truth
 from tconv.commands.bench.peers import ONNX_RUNTIME, PYTORCH, REFERENCE, TCONV, Contender, Refusal
 from tconv.commands.bench.results import Results, Row, mean
 
@@ -143,7 +143,7 @@ def test_a_right_answer_is_accepted(layer, dtype):
         pytest.importorskip("ml_dtypes")
     x, weight = suite.arrays(layer, suite.as_dtype(dtype))
     right = answer(layer, x, weight)
-    assert truth.mistakes(layer, x, weight, {"somebody": [right]}) == {}
+    assert truth.mistakes(layer, (x, weight), {"somebody": [(right,)]}) == {}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -152,7 +152,7 @@ def test_an_answer_is_refused_if_one_output_is_off_by_more_than_rounding(dtype):
     wrong = answer(SMALL, x, weight)
     where = (1, 5, 2, 3)
     wrong[where] += 64 * np.finfo(dtype).eps * np.abs(wrong).max()
-    found = truth.mistakes(SMALL, x, weight, {"somebody": [wrong]})
+    found = truth.mistakes(SMALL, (x, weight), {"somebody": [(wrong,)]})
     assert found["somebody"].startswith(
         "is off by more than rounding explains at 1 of 960 outputs of item 1, first at (5, 2, 3): "
     )
@@ -165,28 +165,102 @@ def test_an_answer_may_be_off_by_what_rounding_explains_and_not_by_three_times_t
     terms = 2 * 3 * 2  # channels of a group, and taps that one output reaches along each axis
     sizes = oracle.transposed_conv(np.abs(x), np.abs(weight), **SMALL.arguments)
     bound = (terms + 2) * np.finfo(dtype).eps / 2 * sizes
-    assert truth.mistakes(SMALL, x, weight, {"a": [exact + bound / 2]}) == {}
-    assert "a" in truth.mistakes(SMALL, x, weight, {"a": [exact + 3 * bound]})
+    assert truth.mistakes(SMALL, (x, weight), {"a": [(exact + bound / 2,)]}) == {}
+    assert "a" in truth.mistakes(SMALL, (x, weight), {"a": [(exact + 3 * bound,)]})
 
 
 def test_rounding_to_half_precision_is_no_float32_answer():
     x, weight = suite.arrays(SMALL, np.dtype(np.float32))
     coarse = answer(SMALL, x, weight).astype(np.float16).astype(np.float32)
-    assert "somebody" in truth.mistakes(SMALL, x, weight, {"somebody": [coarse]})
+    assert "somebody" in truth.mistakes(SMALL, (x, weight), {"somebody": [(coarse,)]})
 
 
 def test_nan_is_a_mistake():
     x, weight = suite.arrays(SMALL, np.dtype(np.float32))
     unwritten = answer(SMALL, x, weight)
     unwritten[0, 0, 0, 0] = np.nan
-    assert "nan instead of" in truth.mistakes(SMALL, x, weight, {"a": [unwritten]})["a"]
+    assert "nan instead of" in truth.mistakes(SMALL, (x, weight), {"a": [(unwritten,)]})["a"]
 
 
 def test_a_wrong_shape_is_a_mistake():
     x, weight = suite.arrays(SMALL, np.dtype(np.float32))
     cropped = answer(SMALL, x, weight)[:, :, 1:]
-    found = truth.mistakes(SMALL, x, weight, {"a": [cropped]})
+    found = truth.mistakes(SMALL, (x, weight), {"a": [(cropped,)]})
     assert found == {"a": "has shape (2, 6, 9, 16) instead of (2, 6, 10, 16)"}
+
+
+LAYERS_LIKE_SMALL = [
+    SMALL,
+    replace(SMALL, padding=(3, 0), output_padding=(0, 0)),
+    replace(SMALL, in_size=(7,), kernel_size=(2,), stride=(3,), padding=(0,), output_padding=(2,),
+            dilation=(1,)),
+    replace(SMALL, in_size=(2, 3, 2), kernel_size=(3, 3, 1), stride=(1, 2, 2), padding=(1, 1, 0),
+            output_padding=(0, 1, 0), dilation=(1, 1, 1)),
+]  # fmt: skip
+
+
+def everywhere(array):
+    return tuple(axis.ravel() for axis in np.indices(array.shape))
+
+
+@pytest.mark.parametrize("layer", LAYERS_LIKE_SMALL, ids=lambda layer: f"{layer.in_size}")
+def test_samples_are_the_elements_of_outputs_and_gradients(layer):
+    grad_output, x, weight = suite.gradient_arrays(layer, np.dtype(np.float64))
+    spelling = {"groups": layer.groups, "stride": layer.stride, "padding": layer.padding,
+                "output_padding": layer.output_padding, "dilation": layer.dilation}  # fmt: skip
+    right = {
+        "output": oracle.transposed_conv(x, weight, **spelling),
+        "grad_x": oracle.adjoint(grad_output, weight, layer.in_size, **spelling),
+        "grad_weight": np.array([
+            np.vdot(oracle.transposed_conv(x, one.reshape(weight.shape), **spelling), grad_output)
+            for one in np.eye(weight.size)
+        ]),
+        "grad_bias": grad_output.sum((0, *range(2, grad_output.ndim))),
+    }  # fmt: skip
+    found = {
+        "output": samples.outputs(layer, x, weight, everywhere(right["output"])),
+        "grad_x": samples.grad_x(layer, grad_output, weight, everywhere(x)),
+        "grad_weight": samples.grad_weight(layer, grad_output, x, everywhere(weight)),
+        "grad_bias": samples.grad_bias(grad_output),
+    }
+    for name, (sums, sizes, terms) in found.items():
+        np.testing.assert_allclose(sums, right[name].ravel(), rtol=0, atol=1e-12)
+        assert (sizes >= np.abs(sums) - 1e-12).all()
+        assert terms.max() > 1
+    # All are made of the same products.
+    assert len({found[name][2].sum() for name in ("output", "grad_x", "grad_weight")}) == 1
+
+
+@pytest.mark.parametrize("wrong", range(3), ids=["grad_x", "grad_weight", "grad_bias"])
+def test_a_gradient_with_a_wrong_corner_is_refused(wrong):
+    arrays = suite.gradient_arrays(SMALL, np.dtype(np.float32))
+    gradients = peers.our_gradients(SMALL, arrays, 1).answer()
+    assert samples.gradient_mistakes(SMALL, arrays, {"a": [gradients]}) == {}
+    gradients[wrong].flat[-1] += 1e-2
+    found = samples.gradient_mistakes(SMALL, arrays, {"a": [gradients]})["a"]
+    name = ("grad_x", "grad_weight", "grad_bias")[wrong]
+    assert f"places of {name}, first at {tuple(n - 1 for n in gradients[wrong].shape)}: " in found
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, 0.1])
+def test_a_sampled_output_that_is_off_is_refused_and_tf32_has_its_own_limit(spoilt):
+    arrays = suite.arrays(SMALL, np.dtype(np.float32))
+    right = answer(SMALL, *arrays)
+    coarse = right * np.float32(1 + 2**-12)
+    assert samples.output_mistakes(SMALL, arrays, {"a": [(right,)]}) == {}
+    assert "a" in samples.output_mistakes(SMALL, arrays, {"a": [(coarse,)]})
+    assert samples.output_mistakes(SMALL, arrays, {"a": [(coarse,)]}, tf32=True) == {}
+    right[0, 0, 0, 0] += spoilt
+    assert "a" in samples.output_mistakes(SMALL, arrays, {"a": [(right,)]}, tf32=True)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_pytorch_is_asked_for_the_same_gradients(dtype):
+    pytest.importorskip("torch")
+    arrays = suite.gradient_arrays(SMALL, suite.as_dtype(dtype))
+    answers = {PYTORCH: [peers.pytorch_gradients(SMALL, arrays, threads=1).answer()]}
+    assert samples.gradient_mistakes(SMALL, arrays, answers) == {}
 
 
 class Actor:
@@ -195,10 +269,10 @@ class Actor:
     def __init__(self, spoil=None, poison=None, refuse=None):
         self.spoil, self.poison, self.refuse, self.runs = spoil, poison, refuse, 0
 
-    def __call__(self, layer, x, weight, *_):
+    def __call__(self, layer, arrays, *_):
         if self.refuse:
             raise Refusal(self.refuse)
-        right = answer(layer, x, weight)
+        right = answer(layer, *arrays)
         if self.spoil:
             right[0, 0, 0, 0] += self.spoil
 
@@ -206,7 +280,7 @@ class Actor:
             self.runs += 1
             return right
 
-        return Contender(run, answer_in_poison=self.poison and (lambda: right * self.poison))
+        return Contender(run, answer_in_poison=self.poison and (lambda: (right * self.poison,)))
 
 
 def test_a_wrong_answer_is_never_timed():
@@ -251,8 +325,8 @@ def test_tconv_and_its_reference_are_measured_for_what_they_are():
 def test_pytorch_is_asked_the_same_question(dtype):
     pytest.importorskip("torch")
     x, weight = suite.arrays(SMALL, suite.as_dtype(dtype))
-    contender = peers.pytorch(SMALL, x, weight, threads=1)
-    assert truth.mistakes(SMALL, x, weight, {PYTORCH: [contender.answer()]}) == {}
+    contender = peers.pytorch(SMALL, (x, weight), threads=1)
+    assert truth.mistakes(SMALL, (x, weight), {PYTORCH: [contender.answer()]}) == {}
 
 
 @pytest.mark.onnx
@@ -261,8 +335,8 @@ def test_onnx_runtime_is_asked_the_same_question():
     pytest.importorskip("onnxruntime")
     layer = replace(SMALL, output_padding=(1, 1), dilation=(1, 1))
     x, weight = suite.arrays(layer, np.dtype(np.float32))
-    contender = peers.onnx_runtime(layer, x, weight, threads=1)
-    assert truth.mistakes(layer, x, weight, {ONNX_RUNTIME: [contender.answer()]}) == {}
+    contender = peers.onnx_runtime(layer, (x, weight), threads=1)
+    assert truth.mistakes(layer, (x, weight), {ONNX_RUNTIME: [contender.answer()]}) == {}
 
 
 @pytest.mark.onnx
@@ -271,7 +345,7 @@ def test_what_onnx_runtime_cannot_do_it_refuses():
     pytest.importorskip("onnxruntime")
     x, weight = suite.arrays(SMALL, np.dtype(np.float64))
     with pytest.raises(Refusal, match="NOT_IMPLEMENTED"):
-        peers.onnx_runtime(SMALL, x, weight, threads=1)
+        peers.onnx_runtime(SMALL, (x, weight), threads=1)
 
 
 # --- times and memory ---------------------------------------------------------------------------
@@ -401,6 +475,28 @@ def test_the_summary_is_of_all_rows_and_the_reference_of_those_with_two_axes():
     assert summary["ratio_to_better_peer"] == pytest.approx(1.0)  # of 2 and 1/2
     assert summary["times_faster_than_reference_2d"] == pytest.approx(100.0)
     assert summary["largest_extra_bytes"] == 30
+
+
+def test_forward_plus_gradients_is_compared_by_the_sum_of_both_times(capsys):
+    results = Results(
+        rows=[row(tconv=[0.001], torch=[0.003], onnx=[0.001]), row(tconv=[0.002])],
+        gradient_rows=[row(tconv=[0.004], torch=[0.002]), row(tconv=[0.001], torch=[0.001])],
+    )
+    summary = results.summary()
+    assert summary["gradients_ratio_to_pytorch"] == pytest.approx(2**0.5)  # of 2 and 1
+    assert summary["training_ratio_to_pytorch"] == pytest.approx(1.0)  # of (1 + 4) / (3 + 2)
+    report.print_tables(results, PLAN)
+    table = capsys.readouterr().out.split("gradients of x, weight and bias")[1]
+    assert table_row(table, "small") == ["4.00", "2.00", "2.00", "1.00"]
+    assert table_row(table, "geometric mean") == ["1.41", "1.00"]
+
+
+def test_gradients_are_measured_where_they_are_asked_for():
+    results = cpu.run([SMALL], replace(PLAN, rounds=1, with_gradients=True), lambda _: None)
+    [measured] = results.gradient_rows
+    assert TCONV in measured.seconds
+    assert measured.mistakes == measured.refusals == {}
+    assert cpu.run([], PLAN, print).gradient_rows == []
 
 
 def test_only_a_mistake_of_tconv_itself_makes_a_run_fail():

@@ -33,6 +33,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--reference", action="store_true", help="also against the definition, on smaller inputs"
     )
+    parser.add_argument(
+        "--gradients", action="store_true", help="also the gradients of x, weight and bias"
+    )
     parser.add_argument("--rounds", type=_whole, default=9, help="at most (default: %(default)s)")
     parser.add_argument(
         "--seconds", type=_whole, default=300, help="for the whole run (default: %(default)s)"
@@ -66,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         rounds=options.rounds,
         seconds=options.seconds,
         with_reference=options.reference,
+        with_gradients=options.gradients,
     )
     if options.json:
         check_writeable("--json", options.json)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import CommandError
 from . import memory, peers
-from .peers import PEERS, REFERENCE, TCONV, Factory, Refusal
+from .peers import GRADIENT_PEERS, PEERS, REFERENCE, TCONV, Arrays, Factory, Refusal
 from .results import Results, Row
-from .suite import Layer, arrays, shrink
+from .samples import gradient_mistakes
+from .suite import Layer, arrays, gradient_arrays, shrink
 from .timing import alternate
 from .truth import mistakes
 
@@ -29,7 +30,19 @@ class Plan:
     threads: int
     rounds: int
     seconds: float
-    with_reference: bool
+    with_reference: bool = False
+    with_gradients: bool = False
+
+
+class Task(NamedTuple):
+    """What is computed on a layer: from which arrays, and whose answers are wrong."""
+
+    arrays: Callable[[Layer, np.dtype[Any]], Arrays]
+    mistakes: Callable[..., dict[str, str]]
+
+
+FORWARD = Task(arrays, mistakes)
+GRADIENTS = Task(gradient_arrays, gradient_mistakes)
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -66,13 +79,12 @@ def thread_count(wanted: int | None) -> int:
 def run(layers: Sequence[Layer], plan: Plan, started: Callable[[str], None]) -> Results:
     """Return what the layers cost; ``started`` is told the name of each as its turn comes."""
     results = Results()
-    contenders: dict[str, Factory] = {TCONV: peers.ours}
-    for name, peer in PEERS.items():
-        missing = peers.missing_packages(name)
-        if missing:
-            results.notes.append(f"{name} is not timed: {' and '.join(missing)} not installed")
-        else:
-            contenders[name] = peer
+    missing = {name: peers.missing_packages(name) for name in PEERS}
+    for name, packages in missing.items():
+        if packages:
+            results.notes.append(f"{name} is not timed: {' and '.join(packages)} not installed")
+    forward = {TCONV: peers.ours, **_installed(PEERS, missing)}
+    gradients = {TCONV: peers.our_gradients, **_installed(GRADIENT_PEERS, missing)}
     end = time.perf_counter() + plan.seconds
     for done, layer in enumerate(layers):
         started(layer.name)
@@ -81,25 +93,42 @@ def run(layers: Sequence[Layer], plan: Plan, started: Callable[[str], None]) -> 
             results.not_run.append(layer.name)
             continue
         # What is left is shared out evenly, so that quick layers leave some to slow ones.
-        share = (end - begin) / (len(layers) - done)
-        row = measure(
-            layer, contenders, plan, begin + (share / 2 if plan.with_reference else share)
-        )
+        tasks = 1 + plan.with_gradients + plan.with_reference
+        share = (end - begin) / (len(layers) - done) / tasks
+        row = measure(layer, forward, plan, begin + share)
         row.extra_bytes = memory.extra_bytes(layer, plan.dtype.name)
         results.rows.append(row)
+        if plan.with_gradients:
+            results.gradient_rows.append(
+                measure(layer, gradients, plan, time.perf_counter() + share, GRADIENTS)
+            )
         if plan.with_reference:
-            results.reference_rows.append(_against_reference(layer, plan, begin + share))
+            results.reference_rows.append(
+                _against_reference(layer, plan, time.perf_counter() + share)
+            )
     return results
 
 
-def measure(layer: Layer, contenders: Mapping[str, Factory], plan: Plan, deadline: float) -> Row:
+def _installed(
+    factories: Mapping[str, Factory], missing: Mapping[str, Sequence[str]]
+) -> dict[str, Factory]:
+    return {name: factory for name, factory in factories.items() if not missing[name]}
+
+
+def measure(
+    layer: Layer,
+    contenders: Mapping[str, Factory],
+    plan: Plan,
+    deadline: float,
+    task: Task = FORWARD,
+) -> Row:
     """Check every contender's answer, then time those that were right."""
     row = Row(layer, plan.dtype.itemsize)
-    x, weight = arrays(layer, plan.dtype)
+    given = task.arrays(layer, plan.dtype)
     ready, answers = {}, {}
     for name, make in contenders.items():
         try:
-            contender = make(layer, x, weight, plan.threads)
+            contender = make(layer, given, plan.threads)
             answers[name] = [contender.answer()]
         except Refusal as refusal:
             row.refusals[name] = str(refusal)
@@ -107,7 +136,7 @@ def measure(layer: Layer, contenders: Mapping[str, Factory], plan: Plan, deadlin
         ready[name] = contender
         if contender.answer_in_poison is not None:
             answers[name].append(contender.answer_in_poison())
-    row.mistakes = mistakes(layer, x, weight, answers)
+    row.mistakes = task.mistakes(layer, given, answers)
     del answers
     runs = {name: c.run for name, c in ready.items() if name not in row.mistakes}
     row.seconds = alternate(runs, rounds=plan.rounds, deadline=deadline)

@@ -17,9 +17,12 @@ import numpy as np
 
 import tconv
 
-from .suite import Array, Layer
+from .suite import Array, Layer, as_dtype
 
 TCONV, REFERENCE, PYTORCH, ONNX_RUNTIME = "tconv", "reference", "PyTorch", "ONNX Runtime"
+
+
+Arrays = tuple[Array, ...]
 
 
 class Refusal(Exception):
@@ -32,70 +35,109 @@ class Contender:
 
     run: Callable[[], Any]
     as_numpy: Callable[[Any], Array] = np.asarray
-    answer_in_poison: Callable[[], Array] | None = None
+    answer_in_poison: Callable[[], tuple[Array, ...]] | None = None
     """Its answer in an array that was full of NaN, so that no output can stay unwritten."""
 
-    def answer(self) -> Array:
-        """Run once, and return the output as a NumPy array."""
+    def answer(self) -> tuple[Array, ...]:
+        """Run once, and return the outputs as NumPy arrays: one, or three gradients."""
         try:
-            return self.as_numpy(self.run())
+            result = self.run()
+            results = result if isinstance(result, tuple) else (result,)
+            return tuple(map(self.as_numpy, results))
         except Exception as error:  # libraries raise what they like
             raise Refusal(_first_line(error)) from error
 
 
-Factory = Callable[[Layer, Array, Array, int], Contender]
-"""``(layer, x, weight, threads) -> Contender``, or a `Refusal` is raised."""
+Factory = Callable[[Layer, Arrays, int], Contender]
+"""``(layer, arrays, threads) -> Contender``, or a `Refusal` is raised."""
 
 
-def ours(layer: Layer, x: Array, weight: Array, threads: int) -> Contender:  # noqa: ARG001
+def ours(layer: Layer, arrays: Arrays, threads: int) -> Contender:  # noqa: ARG001
     """Return tconv's own verb; its threads are set for the whole process."""
-    return _verb_of(tconv, layer, x, weight)
+    return _verb_of(tconv, layer, arrays)
 
 
-def reference(layer: Layer, x: Array, weight: Array, threads: int) -> Contender:  # noqa: ARG001
+def reference(layer: Layer, arrays: Arrays, threads: int) -> Contender:  # noqa: ARG001
     """Return the definition: zero insertion and SciPy's correlation, on one thread."""
-    return _verb_of(tconv.reference, layer, x, weight)
+    return _verb_of(tconv.reference, layer, arrays)
 
 
-def _verb_of(module: Any, layer: Layer, x: Array, weight: Array) -> Contender:
-    verb = partial(getattr(module, f"transposed_conv{layer.ndim}d"), x, weight, **layer.arguments)
+def _verb_of(module: Any, layer: Layer, arrays: Arrays) -> Contender:
+    verb = partial(getattr(module, f"transposed_conv{layer.ndim}d"), *arrays, **layer.arguments)
 
-    def answer_in_poison() -> Array:
-        return np.asarray(verb(out=np.full(layer.geometry.out_shape, np.nan, x.dtype)))
+    def answer_in_poison() -> tuple[Array, ...]:
+        out = np.full(layer.geometry.out_shape, np.nan, arrays[0].dtype)
+        return (np.asarray(verb(out=out)),)
 
     return Contender(verb, answer_in_poison=answer_in_poison)
 
 
-def pytorch(layer: Layer, x: Array, weight: Array, threads: int) -> Contender:
+def our_gradients(layer: Layer, arrays: Arrays, threads: int) -> Contender:  # noqa: ARG001
+    """Return tconv's gradients of x, weight and bias."""
+    verb = getattr(tconv, f"transposed_conv{layer.ndim}d_backward")
+    return Contender(partial(verb, *arrays, **layer.arguments))
+
+
+def pytorch(layer: Layer, arrays: Arrays, threads: int) -> Contender:
     """Return `torch.nn.functional.conv_transposeNd`, on tensors in the same memory."""
     import torch
 
     torch.set_num_threads(threads)
-
-    def tensor(array: Array) -> Any:
-        if array.dtype.name == "bfloat16":
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(array)
-
-    def as_numpy(result: Any) -> Array:
-        if x.dtype.name == "bfloat16":
-            result = result.view(torch.int16)
-        return np.asarray(result.numpy()).view(x.dtype)
-
     function = getattr(torch.nn.functional, f"conv_transpose{layer.ndim}d")
-    x_tensor, weight_tensor = tensor(x), tensor(weight)
+    tensors = [_tensor(array) for array in arrays]
 
     def run() -> Any:
         with torch.inference_mode():
-            return function(x_tensor, weight_tensor, **layer.arguments)
+            return function(*tensors, **layer.arguments)
 
-    return Contender(run, as_numpy)
+    return Contender(run, _from_tensor)
 
 
-def onnx_runtime(layer: Layer, x: Array, weight: Array, threads: int) -> Contender:
+def pytorch_gradients(layer: Layer, arrays: Arrays, threads: int) -> Contender:
+    """Return what PyTorch's autograd calls for the three gradients, on the same memory."""
+    import torch
+
+    torch.set_num_threads(threads)
+    tensors = [_tensor(array) for array in arrays]
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return torch.ops.aten.convolution_backward(
+                *tensors,
+                [layer.out_channels],
+                layer.stride,
+                layer.padding,
+                layer.dilation,
+                True,
+                layer.output_padding,
+                layer.groups,
+                [True, True, True],
+            )
+
+    return Contender(run, _from_tensor)
+
+
+def _tensor(array: Array) -> Any:
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _from_tensor(tensor: Any) -> Array:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        return np.asarray(tensor.view(torch.int16).numpy()).view(as_dtype("bfloat16"))
+    return np.asarray(tensor.numpy())
+
+
+def onnx_runtime(layer: Layer, arrays: Arrays, threads: int) -> Contender:
     """Return an ONNX Runtime session of one ConvTranspose node, its weight being a constant."""
     import onnxruntime
 
+    x, weight = arrays
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -144,6 +186,8 @@ PEERS: dict[str, Factory] = {
     PYTORCH: pytorch,
     ONNX_RUNTIME: onnx_runtime,
 }
+
+GRADIENT_PEERS: dict[str, Factory] = {PYTORCH: pytorch_gradients}
 
 _PACKAGES = {PYTORCH: ("torch",), ONNX_RUNTIME: ("onnxruntime", "onnx")}
 

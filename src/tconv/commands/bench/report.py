@@ -29,6 +29,8 @@ def print_tables(results: Results, plan: Plan) -> None:
         console = Console(highlight=False, width=WIDTH)
     if results.rows:
         console.print(_main_table(results, plan))
+    if results.gradient_rows:
+        console.print(_gradient_table(results, plan))
     if results.reference_rows:
         console.print(_reference_table(results))
     for line in remarks(results, plan):
@@ -66,6 +68,33 @@ def _main_table(results: Results, plan: Plan) -> Table:
     return table
 
 
+def _gradient_table(results: Results, plan: Plan) -> Table:
+    table = _table(
+        f"gradients of x, weight and bias, {plan.dtype.name}, {plan.threads} threads",
+        ["tconv\nms", f"{PYTORCH}\nms", f"time over\n{PYTORCH}", f"with forward,\nover {PYTORCH}"],
+    )
+    both = [ratio for _, ratio in results.training()]
+    for (row, is_last), ratio in zip(_by_group(results.gradient_rows), both, strict=True):
+        table.add_row(
+            row.layer.name,
+            _milliseconds(row.time(TCONV)),
+            _milliseconds(row.time(PYTORCH)),
+            _scaled(row.ratio(PYTORCH), 1, ".2f"),
+            _scaled(ratio, 1, ".2f"),
+            end_section=is_last,
+        )
+    summary = results.summary()
+    table.add_row(
+        "geometric mean",
+        "",
+        "",
+        _scaled(summary["gradients_ratio_to_pytorch"], 1, ".2f"),
+        _scaled(summary["training_ratio_to_pytorch"], 1, ".2f"),
+        style="bold",
+    )
+    return table
+
+
 def _reference_table(results: Results) -> Table:
     table = _table(
         "against zero insertion, each layer cut down to what it does within seconds",
@@ -89,7 +118,7 @@ def _reference_table(results: Results) -> Table:
 def remarks(results: Results, plan: Plan) -> list[str]:
     """Return a line for everything that the tables leave unsaid."""
     lines = list(results.notes)
-    for row in (*results.rows, *results.reference_rows):
+    for row in (*results.rows, *results.gradient_rows, *results.reference_rows):
         name = row.layer.name
         lines += [f"{name}: {who} refuses: {why}" for who, why in row.refusals.items()]
         lines += [f"{name}: {who} {mistake}" for who, mistake in row.mistakes.items()]

@@ -67,6 +67,7 @@ class Results:
     """All rows of a run; those against the reference may be of smaller layers."""
 
     rows: list[Row] = field(default_factory=list)
+    gradient_rows: list[Row] = field(default_factory=list)
     reference_rows: list[Row] = field(default_factory=list)
     not_run: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -74,8 +75,15 @@ class Results:
     @property
     def all_right(self) -> bool:
         """Whether tconv ran every layer, and was right wherever it ran."""
-        rows = (*self.rows, *self.reference_rows)
+        rows = (*self.rows, *self.gradient_rows, *self.reference_rows)
         return not any(TCONV in row.refusals or TCONV in row.mistakes for row in rows)
+
+    def training(self) -> list[tuple[Row, float | None]]:
+        """Return each row of gradients, and its ratio to PyTorch of forward plus gradients."""
+        return [
+            (row, _together(forward, row).ratio(PYTORCH))
+            for forward, row in zip(self.rows, self.gradient_rows, strict=False)
+        ]
 
     def summary(self) -> dict[str, Any]:
         """Return the geometric means over all rows that have the ratio, and the largest memory."""
@@ -86,6 +94,8 @@ class Results:
             "rows": len(self.rows),
             "ratio_to_better_peer": mean(row.ratio(*PEERS) for row in self.rows),
             "ratio_to_pytorch": mean(row.ratio(PYTORCH) for row in self.rows),
+            "gradients_ratio_to_pytorch": mean(row.ratio(PYTORCH) for row in self.gradient_rows),
+            "training_ratio_to_pytorch": mean(both for _, both in self.training()),
             "times_faster_than_reference_2d": None if speedup is None else 1 / speedup,
             "largest_extra_bytes": max(extra, default=None),
         }
@@ -95,10 +105,21 @@ class Results:
         return {
             "summary": self.summary(),
             "rows": [row.as_dict() for row in self.rows],
+            "gradient_rows": [row.as_dict() for row in self.gradient_rows],
             "reference_rows": [row.as_dict() for row in self.reference_rows],
             "not_run": self.not_run,
             "notes": self.notes,
         }
+
+
+def _together(forward: Row, gradients: Row) -> Row:
+    """Return a row with the time of both, for those who have both."""
+    times = {
+        name: [one + other]
+        for name in (TCONV, PYTORCH)
+        if (one := forward.time(name)) and (other := gradients.time(name))
+    }
+    return Row(forward.layer, forward.itemsize, seconds=times)
 
 
 def mean(ratios: Iterable[float | None]) -> float | None:

@@ -157,6 +157,12 @@ def arrays(layer: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     return _normal(rng, g.x_shape, dtype), _normal(rng, g.weight_shape, dtype)
 
 
+def gradient_arrays(layer: Layer, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    """Return an output's gradient besides, in front."""
+    grad_output = _normal(np.random.default_rng(1), layer.geometry.out_shape, dtype)
+    return grad_output, *arrays(layer, dtype)
+
+
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     # Piece by piece, so that no second array of the whole size is ever in memory.
     flat = np.empty(prod(shape), dtype)

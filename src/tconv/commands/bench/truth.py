@@ -23,18 +23,19 @@ HALF_TYPES = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 2.0**-134)}
 
 
 def mistakes(
-    layer: Layer, x: Array, weight: Array, answers: Mapping[str, Sequence[Array]]
+    layer: Layer, arrays: Sequence[Array], answers: Mapping[str, Sequence[tuple[Array, ...]]]
 ) -> dict[str, str]:
     """Return the first mistake of each whose answers are not all right, in words."""
+    x, weight = arrays
     wrong = {}
     for name, given in answers.items():
-        for answer in given:
+        for (answer,) in given:
             if answer.shape != layer.geometry.out_shape:
                 wrong[name] = f"has shape {answer.shape} instead of {layer.geometry.out_shape}"
     for n in range(layer.batch):
         truth, allowed = _truth(layer, x[n], weight)
         for name in answers.keys() - wrong.keys():
-            for answer in answers[name]:
+            for (answer,) in answers[name]:
                 bad = ~(np.abs(answer[n].astype(np.float64) - truth) <= allowed)  # or NaN
                 if bad.any():
                     where = tuple(int(i) for i in np.argwhere(bad)[0])
