@@ -19,6 +19,7 @@ import oracle
 from tconv.__main__ import main
 from tconv.commands import CommandError, bench
 from tconv.commands.bench import cpu, memory, peers, samples, suite, timing, truth
+from tconv.commands.bench.measure import Plan, measure
 from tconv.commands.bench.peers import ONNX_RUNTIME, PYTORCH, REFERENCE, TCONV, Contender, Refusal
 from tconv.commands.bench.results import Results, Row, mean
 
@@ -33,7 +34,7 @@ SMALL = suite.Layer(
     kernel_size=(3, 4), stride=(2, 3), padding=(1, 1), output_padding=(1, 2), dilation=(2, 1),
     groups=2,
 )  # fmt: skip
-PLAN = cpu.Plan(np.dtype(np.float32), threads=1, rounds=3, seconds=60, with_reference=False)
+PLAN = Plan(np.dtype(np.float32), threads=1, rounds=3, seconds=60, with_reference=False)
 
 
 def answer(layer, x, weight):
@@ -285,7 +286,7 @@ class Actor:
 
 def test_a_wrong_answer_is_never_timed():
     good, bad = Actor(), Actor(spoil=1)
-    measured = cpu.measure(SMALL, {"good": good, "bad": bad}, PLAN, deadline=0)
+    measured = measure(SMALL, {"good": good, "bad": bad}, PLAN, deadline=0)
     assert set(measured.seconds) == {"good"}
     assert "bad" in measured.mistakes
     assert bad.runs == 1
@@ -293,14 +294,14 @@ def test_a_wrong_answer_is_never_timed():
 
 
 def test_an_output_that_stays_unwritten_is_never_timed():
-    measured = cpu.measure(SMALL, {TCONV: Actor(poison=np.nan)}, PLAN, deadline=0)
+    measured = measure(SMALL, {TCONV: Actor(poison=np.nan)}, PLAN, deadline=0)
     assert measured.seconds == {}
     assert TCONV in measured.mistakes
 
 
 def test_a_refusal_is_kept_with_its_reason():
     contenders = {"good": Actor(), "picky": Actor(refuse="no groups today")}
-    measured = cpu.measure(SMALL, contenders, PLAN, deadline=0)
+    measured = measure(SMALL, contenders, PLAN, deadline=0)
     assert measured.refusals == {"picky": "no groups today"}
     assert set(measured.seconds) == {"good"}
 
@@ -315,7 +316,7 @@ def test_what_a_library_raises_becomes_its_refusal():
 
 def test_tconv_and_its_reference_are_measured_for_what_they_are():
     contenders = {TCONV: peers.ours, REFERENCE: peers.reference}
-    measured = cpu.measure(SMALL, contenders, replace(PLAN, rounds=1), deadline=0)
+    measured = measure(SMALL, contenders, replace(PLAN, rounds=1), deadline=0)
     assert set(measured.seconds) == {TCONV, REFERENCE}
     assert measured.mistakes == measured.refusals == {}
 

@@ -61,9 +61,10 @@ def run(options: argparse.Namespace) -> int:
 
         raise CommandError(f"cannot measure on the GPU: {gpu.why_not()}")
     from . import cpu, suite
+    from .measure import Plan
 
     layers = suite.select(suite.load(cpu=True), options.rows, options.group, suite.CPU_GROUPS)
-    plan = cpu.Plan(
+    plan = Plan(
         dtype=suite.as_dtype(options.dtype),
         threads=cpu.thread_count(options.threads),
         rounds=options.rounds,

@@ -4,45 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from .. import CommandError
 from . import memory, peers
-from .peers import GRADIENT_PEERS, PEERS, REFERENCE, TCONV, Arrays, Factory, Refusal
+from .measure import GRADIENTS, Plan, measure
+from .peers import GRADIENT_PEERS, PEERS, REFERENCE, TCONV, Factory
 from .results import Results, Row
-from .samples import gradient_mistakes
-from .suite import Layer, arrays, gradient_arrays, shrink
-from .timing import alternate
-from .truth import mistakes
+from .suite import Layer, shrink
 
 REFERENCE_PRODUCTS = 200_000_000
 """The most multiplications of zero insertion, which does a hundred million or two in a second."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a run measures."""
-
-    dtype: np.dtype[Any]
-    threads: int
-    rounds: int
-    seconds: float
-    with_reference: bool = False
-    with_gradients: bool = False
-
-
-class Task(NamedTuple):
-    """What is computed on a layer: from which arrays, and whose answers are wrong."""
-
-    arrays: Callable[[Layer, np.dtype[Any]], Arrays]
-    mistakes: Callable[..., dict[str, str]]
-
-
-FORWARD = Task(arrays, mistakes)
-GRADIENTS = Task(gradient_arrays, gradient_mistakes)
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -113,34 +84,6 @@ def _installed(
     factories: Mapping[str, Factory], missing: Mapping[str, Sequence[str]]
 ) -> dict[str, Factory]:
     return {name: factory for name, factory in factories.items() if not missing[name]}
-
-
-def measure(
-    layer: Layer,
-    contenders: Mapping[str, Factory],
-    plan: Plan,
-    deadline: float,
-    task: Task = FORWARD,
-) -> Row:
-    """Check every contender's answer, then time those that were right."""
-    row = Row(layer, plan.dtype.itemsize)
-    given = task.arrays(layer, plan.dtype)
-    ready, answers = {}, {}
-    for name, make in contenders.items():
-        try:
-            contender = make(layer, given, plan.threads)
-            answers[name] = [contender.answer()]
-        except Refusal as refusal:
-            row.refusals[name] = str(refusal)
-            continue
-        ready[name] = contender
-        if contender.answer_in_poison is not None:
-            answers[name].append(contender.answer_in_poison())
-    row.mistakes = task.mistakes(layer, given, answers)
-    del answers
-    runs = {name: c.run for name, c in ready.items() if name not in row.mistakes}
-    row.seconds = alternate(runs, rounds=plan.rounds, deadline=deadline)
-    return row
 
 
 def _against_reference(layer: Layer, plan: Plan, deadline: float) -> Row:

@@ -80,44 +80,51 @@ def our_gradients(layer: Layer, arrays: Arrays, threads: int) -> Contender:  # n
 
 def pytorch(layer: Layer, arrays: Arrays, threads: int) -> Contender:
     """Return `torch.nn.functional.conv_transposeNd`, on tensors in the same memory."""
-    import torch
-
-    torch.set_num_threads(threads)
-    function = getattr(torch.nn.functional, f"conv_transpose{layer.ndim}d")
-    tensors = [_tensor(array) for array in arrays]
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return function(*tensors, **layer.arguments)
-
-    return Contender(run, _from_tensor)
+    return _pytorch(layer, arrays, threads, gradients=False)
 
 
 def pytorch_gradients(layer: Layer, arrays: Arrays, threads: int) -> Contender:
     """Return what PyTorch's autograd calls for the three gradients, on the same memory."""
+    return _pytorch(layer, arrays, threads, gradients=True)
+
+
+def _pytorch(layer: Layer, arrays: Arrays, threads: int, *, gradients: bool) -> Contender:
     import torch
 
     torch.set_num_threads(threads)
-    tensors = [_tensor(array) for array in arrays]
+    tensors = map(tensor, arrays)
+    return Contender(partial(torch_call(layer, gradients=gradients), *tensors), from_tensor)
 
-    def run() -> Any:
+
+def torch_call(layer: Layer, *, gradients: bool) -> Callable[..., Any]:
+    """Return PyTorch's function of a layer's tensors, wherever they are."""
+    import torch
+
+    if gradients:
+        function = partial(
+            torch.ops.aten.convolution_backward,
+            bias_sizes=[layer.out_channels],
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            transposed=True,
+            output_padding=layer.output_padding,
+            groups=layer.groups,
+            output_mask=[True, True, True],
+        )
+    else:
+        verb = getattr(torch.nn.functional, f"conv_transpose{layer.ndim}d")
+        function = partial(verb, **layer.arguments)
+
+    def call(*tensors: Any) -> Any:
         with torch.inference_mode():
-            return torch.ops.aten.convolution_backward(
-                *tensors,
-                [layer.out_channels],
-                layer.stride,
-                layer.padding,
-                layer.dilation,
-                True,
-                layer.output_padding,
-                layer.groups,
-                [True, True, True],
-            )
+            return function(*tensors)
 
-    return Contender(run, _from_tensor)
+    return call
 
 
-def _tensor(array: Array) -> Any:
+def tensor(array: Array) -> Any:
+    """Return a tensor on the memory of an array."""
     import torch
 
     if array.dtype.name == "bfloat16":
@@ -125,7 +132,8 @@ def _tensor(array: Array) -> Any:
     return torch.from_numpy(array)
 
 
-def _from_tensor(tensor: Any) -> Array:
+def from_tensor(tensor: Any) -> Array:
+    """Return an array on the memory of a tensor."""
     import torch
 
     if tensor.dtype == torch.bfloat16:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..._config import PACKAGE, cpu_model, versions
-from .cpu import Plan
+from .measure import Plan
 from .peers import ONNX_RUNTIME, PEERS, PYTORCH, REFERENCE, TCONV, missing_packages, peer_version
 from .results import Results, Row
 

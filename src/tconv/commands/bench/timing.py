@@ -10,8 +10,24 @@ TURN = 0.02
 """Seconds of one turn at least: a quick layer is called several times in it."""
 
 
+Clock = Callable[[Callable[[], Any], int], float]
+"""``(run, calls) -> seconds of a call``."""
+
+
+def wall_clock(run: Callable[[], Any], calls: int) -> float:
+    """Return the seconds of a call."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - begin) / calls
+
+
 def alternate(
-    runs: Mapping[str, Callable[[], Any]], *, rounds: int, deadline: float
+    runs: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    deadline: float,
+    clock: Clock = wall_clock,
 ) -> dict[str, list[float]]:
     """Return the seconds of a call in every round, for each of ``runs``.
 
@@ -19,20 +35,13 @@ def alternate(
     rounds end early where the next would not end before ``deadline`` (of `time.perf_counter`), but
     there is always one.
     """
-    calls = {name: max(1, round(TURN / _seconds(run, 1))) for name, run in runs.items()}
+    calls = {name: max(1, round(TURN / clock(run, 1))) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         begin = time.perf_counter()
         for name, run in runs.items():
-            seconds[name].append(_seconds(run, calls[name]))
+            seconds[name].append(clock(run, calls[name]))
         end = time.perf_counter()
         if end + (end - begin) > deadline:
             break
     return seconds
-
-
-def _seconds(run: Callable[[], Any], calls: int) -> float:
-    begin = time.perf_counter()
-    for _ in range(calls):
-        run()
-    return (time.perf_counter() - begin) / calls
