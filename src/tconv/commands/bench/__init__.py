@@ -40,9 +40,27 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--seconds", type=_whole, default=300, help="for the whole run (default: %(default)s)"
     )
-    parser.add_argument("--dtype", default="float32", help="of the arrays (default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        action="append",
+        help="of the arrays (default: float32); on the GPU also tf32 and tf32x3, and may be "
+        "repeated (default: all but float64)",
+    )
     parser.add_argument("--threads", type=_whole, help="for each library (default: all)")
-    parser.add_argument("--json", metavar="FILE", help="write everything measured to a file")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write everything measured to a file; on the GPU a file goes on where it ended",
+    )
+    parser.add_argument(
+        "--pictures", metavar="FOLDER", help="draw rooflines and ratios of a run on the GPU"
+    )
+    parser.add_argument(
+        "--prepare",
+        metavar="CAPABILITY",
+        type=_whole,
+        help="only compile the kernels for a GPU, 90 for compute capability 9.0; needs none",
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,16 +74,16 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print and write; 1 if tconv failed or was wrong on a layer."""
     if find_spec("rich") is None:
         raise CommandError("bench needs rich; pip install 'tconv[bench]'")
-    if options.gpu:
-        from ... import gpu
+    if options.gpu or options.prepare:
+        from . import on_gpu
 
-        raise CommandError(f"cannot measure on the GPU: {gpu.why_not()}")
+        return on_gpu.run(options)
     from . import cpu, suite
     from .measure import Plan
 
     layers = suite.select(suite.load(cpu=True), options.rows, options.group, suite.CPU_GROUPS)
     plan = Plan(
-        dtype=suite.as_dtype(options.dtype),
+        dtype=suite.as_dtype(_only(options.dtype)),
         threads=cpu.thread_count(options.threads),
         rounds=options.rounds,
         seconds=options.seconds,
@@ -98,3 +116,9 @@ def run(options: argparse.Namespace) -> int:
         with open(options.json, "w", encoding="utf-8") as file:
             report.write_json(file, results, plan)
     return 0 if results.all_right else 1
+
+
+def _only(dtypes: list[str] | None) -> str:
+    if dtypes and len(dtypes) > 1:
+        raise CommandError(f"--dtype {' and '.join(dtypes)}: a run on the CPU takes one")
+    return dtypes[0] if dtypes else "float32"

@@ -7,13 +7,15 @@ import platform
 import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from ..._config import PACKAGE, cpu_model, versions
+from .gpu import LAYER, OURS, GpuResults
+from .gpu import PEERS as GPU_PEERS
 from .measure import Plan
 from .peers import ONNX_RUNTIME, PEERS, PYTORCH, REFERENCE, TCONV, missing_packages, peer_version
 from .results import Results, Row
@@ -21,12 +23,12 @@ from .results import Results, Row
 WIDTH = 110
 """Columns of the table where the output is no terminal."""
 
+AnyRow = TypeVar("AnyRow", bound=Row)
+
 
 def print_tables(results: Results, plan: Plan) -> None:
     """Print the rows with their means at the foot, and what there is to say about them."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    console = _console()
     if results.rows:
         console.print(_main_table(results, plan))
     if results.gradient_rows:
@@ -35,6 +37,56 @@ def print_tables(results: Results, plan: Plan) -> None:
         console.print(_reference_table(results))
     for line in remarks(results, plan):
         console.print(line, soft_wrap=True, markup=False)
+
+
+def print_gpu_tables(results: GpuResults) -> None:
+    """Print a table for each variant, and what there is to say about them."""
+    console = _console()
+    tables = dict.fromkeys((row.variant, row.gradients) for row in results.rows)
+    for variant, gradients in tables:
+        console.print(_gpu_table(results, variant, gradients=gradients))
+    for row in results.rows:
+        name = f"{row.layer.name} {row.variant}"
+        for who, why in row.refusals.items():
+            console.print(f"{name}: {who} refuses: {why}", soft_wrap=True, markup=False)
+        for who, mistake in row.mistakes.items():
+            console.print(f"{name}: {who} {mistake}", soft_wrap=True, markup=False)
+    if results.not_run:
+        left = ", ".join(results.not_run)
+        console.print(f"not run, for want of time: {left}", soft_wrap=True, markup=False)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def _gpu_table(results: GpuResults, variant: str, *, gradients: bool) -> Table:
+    what = "gradients, " if gradients else ""
+    table = _table(
+        f"{what}{variant} on {results.facts['device']}",
+        ["kernel", "tconv\nus", "layer\nus", "PyTorch\nus", "its best\nmode", "\nTFLOP/s",
+         "\nGB/s", "of the\nfloor", "times\nfaster"],
+    )  # fmt: skip
+    rows = [row for row in results.rows if (row.variant, row.gradients) == (variant, gradients)]
+    for row, is_last in _by_group(rows):
+        ours, layer, theirs = (row.best(who) for who in (OURS, LAYER, GPU_PEERS))
+        quickest, floor = layer or ours, row.floor(results.ceilings)
+        g = row.layer.geometry
+        table.add_row(
+            row.layer.name,
+            row.kernel,
+            *(_scaled(best and best[0], 1e-6, ".1f") for best in (ours, layer, theirs)),
+            theirs[1] if theirs else "-",
+            _scaled(quickest and g.flops / quickest[0], 1e12, ".1f"),
+            _scaled(quickest and g.nbytes(row.itemsize) / quickest[0], 1e9, ".0f"),
+            "-" if quickest is None or floor is None else f"{floor / quickest[0]:.0%}",
+            _scaled(row.ratio_to_best_peer(), 1, ".2f"),
+            end_section=is_last,
+        )
+    mean = _scaled(results.mean(variant, gradients=gradients), 1, ".2f")
+    table.add_row("geometric mean", *[""] * 8, mean, style="bold")
+    return table
 
 
 def _main_table(results: Results, plan: Plan) -> Table:
@@ -141,9 +193,7 @@ def write_json(file: TextIO, results: Results, plan: Plan) -> None:
     installed = [peer for peer in PEERS if not missing_packages(peer)]
     facts: dict[str, Any] = {
         "versions": {**versions(), **{peer: peer_version(peer) for peer in installed}},
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "platform": platform.platform(),
+        **circumstances(),
         "device": "CPU",
         "cpu": cpu_model(),
         "threads": plan.threads,
@@ -153,6 +203,15 @@ def write_json(file: TextIO, results: Results, plan: Plan) -> None:
     }
     json.dump(facts, file, indent=1)
     file.write("\n")
+
+
+def circumstances() -> dict[str, Any]:
+    """Return what is running, when and where."""
+    return {
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "platform": platform.platform(),
+    }
 
 
 def commit() -> str | None:
@@ -179,7 +238,7 @@ def _table(title: str, columns: Sequence[str]) -> Table:
     return table
 
 
-def _by_group(rows: Sequence[Row]) -> Iterable[tuple[Row, bool]]:
+def _by_group(rows: Sequence[AnyRow]) -> Iterable[tuple[AnyRow, bool]]:
     """Return each row with whether the next belongs to another group, or there is none."""
     following = [*(row.layer.group for row in rows[1:]), None]
     return [(row, row.layer.group != group) for row, group in zip(rows, following, strict=True)]
