@@ -162,7 +162,8 @@ def specialisations(
         for variant in variants:
             for last in (False, True):
                 choice = plan_of(layer, variant, capability, channels_last=last).choice
-                chosen.setdefault(choice.specialisation, []).append(layer.name)
+                for specialisation, _ in choice.passes:
+                    chosen.setdefault(specialisation, []).append(layer.name)
     return chosen
 
 
