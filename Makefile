@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
-.PHONY: demo test lint mutants bench gpu clean
+.PHONY: demo test lint mutants bench gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(READY)  ## segment photographs with two decoders and write demo.png
 	$(BIN)/python -m tconv demo
@@ -24,14 +24,24 @@ mutants: $(READY)  ## break the sources on purpose; the tests must notice every 
 bench: $(READY)  ## the layers of real models beside PyTorch and ONNX Runtime, where installed
 	$(BIN)/python -m tconv bench --cpu
 
-# With the CuPy and pytest that PYTHON has; no environment of its own.
-gpu: export PYTHONPATH = src
-gpu:  ## on a machine with an NVIDIA GPU: every kernel, then again under compute-sanitizer
+# On a machine with an NVIDIA GPU, with the CuPy, PyTorch and pytest that PYTHON has: no environment
+# of its own.  Each part ends within ten minutes.
+gpu gpu-test gpu-sanitize gpu-bench: export PYTHONPATH = src
+RESULTS ?= benchmarks/results
+gpu: gpu-test gpu-sanitize gpu-bench  ## the kernels on a GPU: right, clean, and how fast
+
+gpu-test:  ## every kernel and element type against the oracle
 	$(PYTHON) -m pytest -m gpu tests
+
+gpu-sanitize:  ## a few cases of every kernel under compute-sanitizer
 	for tool in memcheck racecheck initcheck synccheck; do \
 	    compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu \
 	        tests/test_kernels.py -k "named_cases and (vocoder or groups)" || exit 1; \
 	done
+
+gpu-bench:  ## every layer and element type beside PyTorch's cuDNN; a second run goes on
+	$(PYTHON) -m tconv bench --gpu --gradients --seconds 540 \
+	    --json $(RESULTS)/gpu.json --pictures $(RESULTS)
 
 clean:
 	rm -rf $(VENV) build dist
