@@ -11,6 +11,8 @@ import pytest
 
 from static import chosen, limits, occupancy, record, sass, traffic
 from tconv import gpu
+from tconv.gpu.call import Call, Strides, contiguous
+from tconv.gpu.select import select
 
 ROOT = Path(__file__).parent.parent
 
@@ -182,16 +184,22 @@ def test_a_multiprocessor_holds_blocks_until_something_runs_out(
     assert occupancy.occupancy(capability, threads, registers, shared) == share
 
 
+def a_call(x, weight, **options):
+    g = gpu.plan(x, weight, **options).geometry
+    strides = Strides(contiguous(x), contiguous(weight), 1, contiguous(g.out_shape))
+    return Call(g, "float32", strides)
+
+
 def test_gather_moves_two_elements_for_each_product_and_its_outputs():
-    plan = gpu.plan((1, 1, 3), (1, 1, 3), stride=2)  # 9 products make 7 outputs
-    assert plan.choice.specialisation.kernel == "gather"
-    assert traffic.traffic(plan) == traffic.Traffic(fetched=18, stored=7, products=9)
-    assert traffic.moved_over_compulsory(plan) == (18 + 7) / (3 + 3 + 7)
+    call = a_call((1, 1, 3), (1, 1, 3), stride=2)  # 9 products make 7 outputs
+    work = traffic.traffic(call, select(call, kernel="gather"))
+    assert work == traffic.Traffic(fetched=18 * 4, stored=7 * 4, products=9)
+    assert work.moved == 25 * 4
 
 
-def counted(plan):
-    """Count what a tiled grid fetches, block by block and shift by shift."""
-    g, tile, columns = plan.geometry, plan.choice.tile, plan.choice.phase_columns
+def counted(g, choice):
+    """Count the elements that a tiled grid fetches, block by block and shift by shift."""
+    tile, columns = choice.tile, choice.phase_columns
     phases = [(a, b) for a in range(g.stride[0]) for b in range(g.stride[1])]
     taps = [[len(g.taps(axis).get(r, ())) for r in range(g.stride[axis])] for axis in (0, 1)]
     shifts = math.prod(
@@ -225,9 +233,9 @@ def counted(plan):
 def test_a_tiled_grid_moves_a_tile_of_each_operand_for_every_step_of_every_block(
     x, weight, options
 ):
-    plan = gpu.plan(x, weight, **options)
-    assert plan.choice.tile is not None
-    assert traffic.traffic(plan).fetched == counted(plan)
+    call = a_call(x, weight, **options)
+    choice = select(call, kernel="gemm")
+    assert traffic.traffic(call, choice).fetched == 4 * counted(call.geometry, choice)
 
 
 CODE = record.Code(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 
 from tconv.commands.bench import suite
+from tconv.gpu.call import Call
+from tconv.gpu.choice import Choice
+from tconv.gpu.select import select
 
 from . import chosen
 from .chosen import ARCHITECTURES, Row
 from .occupancy import occupancy
 from .record import READ, Code, Measurement, Record, Widths
-from .traffic import moved_over_compulsory, traffic
+from .traffic import traffic
 
 INTRODUCTION = """\
 # What the kernels take
@@ -39,8 +43,9 @@ Three figures in one cell are those of {read}; where they are the same, they sta
 LAYERS = """\
 ## What the layers take
 
-With channels first, on {architecture}.  *Moved*: bytes that the grid's blocks ask of global memory
-or write there, whichever cache answers, for each compulsory byte (input, weight and output, once).
+As a function with channels first, on {architecture}.  *Moved*: bytes that the grid's blocks ask of
+global memory or write there, whichever cache answers, for each compulsory byte (input, weight and
+output, once).
 *Instructions* of the main loop that a thread issues for each output, the tile's waste included.
 """
 
@@ -112,23 +117,25 @@ def _layers(rows: list[Row], record: Record) -> str:
     for layer in suite.load(cpu=False):
         cells = [layer.name]
         for dtype in dtypes:
-            plan = chosen.plan(layer, dtype, capability)
-            row = by_identity[chosen.identity(plan.choice.specialisation)]
-            code = record.of(row)[capability].code
+            call = chosen.call(layer, dtype, capability)
+            choice = select(call)
+            code = record.of(by_identity[chosen.identity(choice.specialisation)])[capability].code
             assert code is not None
-            moved, work = moved_over_compulsory(plan), traffic(plan)
-            issued = None
-            if work and code.step.products:
-                of_a_product = code.step.instructions / code.step.products
-                issued = work.products * of_a_product / work.stored
-            cells += [
-                plan.choice.specialisation.kernel,
-                str(plan.choice.blocks),
-                "" if moved is None else f"{moved:.1f}",
-                "" if issued is None else f"{issued:.0f}",
-            ]
+            cells += [choice.specialisation.kernel, str(choice.blocks), *_work(call, choice, code)]
         lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def _work(call: Call, choice: Choice, code: Code) -> tuple[str, str]:
+    """Return the bytes moved for each compulsory one, and the instructions for each output."""
+    work = traffic(call, choice)
+    if work is None:
+        return "", ""
+    moved = work.moved / call.geometry.nbytes(call.type.element_bytes)
+    if not code.step.products:
+        return f"{moved:.1f}", ""
+    issued = work.products * code.step.instructions / code.step.products
+    return f"{moved:.1f}", f"{issued / prod(call.geometry.out_shape):.0f}"
 
 
 _LAYER_CELLS = ("kernel", "blocks", "moved", "instructions")
