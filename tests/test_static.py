@@ -149,6 +149,27 @@ def test_a_step_is_the_loop_around_with_as_many_rounds_of_the_main_loop_as_its_p
     assert sass.step_share(NESTED, None) == sass.main_share(NESTED)
 
 
+def test_a_step_is_the_innermost_loop_that_both_multiplies_and_loads():
+    step = sass.step(NESTED)
+    assert (step.first, step.last) == (1, 14)
+    loading = program(f"""
+        IADD3 R6,R6,0x1,RZ
+        LDG.E R1,desc[UR4][R2.64]
+        FFMA R0,R1,R2,R0
+        BRA {address(1)}
+        BRA {address(0)}
+    """)
+    assert sass.step(loading) == sass.main_loop(loading)
+    assert len(sass.step_code(loading)) == 3
+    preloaded = program(f"""
+        LDG.E R1,desc[UR4][R2.64]
+        FFMA R0,R1,R2,R0
+        BRA {address(1)}
+    """)
+    assert sass.step(preloaded) is None
+    assert sass.step_code(preloaded) == preloaded
+
+
 def test_accesses_are_counted_by_width_from_wide_to_narrow():
     code = program("""
         LDG.E.U16 R0,desc[UR4][R2.64]
@@ -242,7 +263,7 @@ CODE = record.Code(
     spills=0, global_loads={16: 8}, global_stores={16: 4}, copies={}, tensor_copies=0,
     shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
 )  # fmt: skip
-GOOD = record.Measurement("gemm", 128, 20480, 0, 0.5, CODE)
+GOOD = record.Measurement("gemm", 128, 20480, 0, 0, 0.5, CODE)
 GEMM = gpu.plan((1, 64, 9), (64, 64, 3), stride=2).choice.specialisation
 
 
@@ -256,9 +277,10 @@ def test_a_kernel_within_the_limits_is_not_complained_of():
         (replace(GOOD, spilled_bytes=8), "spills"),
         (replace(GOOD, code=replace(CODE, spills=1)), "spills"),
         (replace(GOOD, code=None, spilled_bytes=8), "spills"),
+        (replace(GOOD, warnings=1), "compiles with a warning"),
         (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "89.0% of its main loop"),
     ],
-    ids=["bytes", "instructions", "only compiled", "share"],
+    ids=["bytes", "instructions", "only compiled", "warning", "share"],
 )
 def test_a_broken_limit_is_named(bad, complaint):
     (found,) = limits.complaints(GEMM, 90, bad)

@@ -7,7 +7,7 @@ from math import prod
 
 from tconv.commands.bench import suite
 from tconv.gpu.call import Call
-from tconv.gpu.choice import Choice
+from tconv.gpu.choice import Choice, Specialisation
 from tconv.gpu.select import select
 
 from . import chosen
@@ -29,14 +29,14 @@ Three figures in one cell are those of {read}; where they are the same, they sta
 - *Registers* of a thread; *shared* memory of a block in bytes; *occupancy*: threads that fit on a
   multiprocessor at once, as a share of what it can hold.
 - *Spills*: bytes that registers lose to memory, the most on any of {all}.
-- *Loads*, *stores*, *shared loads*: bytes for each thread x number of instructions, in the whole
-  kernel; `async` are copies from global to shared memory, `tensor` those of whole tiles.
 - *Multiplying*: the share of instructions in the main loop that multiply elements, on FMA units or
   tensor cores.  The main loop is the one with most products outside of loops within it; all
   between its ends counts, as if nothing in it were ever skipped.
-- *Step*: the same for a whole step of a tiled kernel with its loads and its bookkeeping, if those
-  lie in a loop around the main loop.  All that is there counts, although most of it is skipped in
-  most steps: the true share is higher.
+- *Step*: the same for a step of a tiled kernel, which is the main loop with the loop around it that
+  loads from global memory.  All that is there counts, although most of it is skipped in most
+  steps: the true share is higher.
+- *Loads* and *shared loads* in a step, *stores* in the whole kernel: bytes for each thread x number
+  of instructions; `async` are copies from global to shared memory, `tensor` those of whole tiles.
 - *Seconds* of CPU time that NVRTC took, once; a kernel is compiled on first use, then kept on disk.
 """
 
@@ -69,19 +69,41 @@ def families(rows: list[Row], record: Record) -> list[str]:
 
 
 def _family(name: str, rows: list[Row], record: Record) -> str:
-    """Return a family's table: one column for each constant that is not the same in all rows."""
-    constants = [dict(row.one.constants) for row in rows]
+    """Return a family's table; what is the same in all rows is said once."""
+    constants = [_by_window(row.one) for row in rows]
     names = dict.fromkeys(n for table in constants for n in table if n not in chosen.BY_CAPABILITY)
     varying = [n for n in names if len({table.get(n) for table in constants}) > 1]
-    fixed = [f"{n} {_constant(constants[0][n])}" for n in names if n not in varying]
-    header = ["dtype", *varying, "registers", "shared", "occupancy", "spills", "loads", "stores"]
-    header += ["shared loads", "multiplying", "step", "seconds", "layers"]
-    lines = [f"## {name}", "", f"In all: {', '.join(fixed)}.", "", *_header(header)]
+    header = ["dtype", "specialised by", "registers", "shared", "occupancy", "spills", "loads"]
+    header += ["stores", "shared loads", "multiplying", "step", "seconds", "layers"]
+    lines = [f"## {name}", ""]
+    fixed = _spelled(constants[0], [n for n in names if n not in varying])
+    if fixed:
+        lines += [f"All have {fixed}.", ""]
+    lines += _header(header)
     for row, table in zip(rows, constants, strict=True):
-        cells = [row.one.dtype, *(_constant(table.get(n, "")) for n in varying)]
+        cells = [row.one.dtype, _spelled(table, varying)]
         cells += [*_cells(row, record.of(row)), ", ".join(row.layers)]
         lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def _by_window(specialisation: Specialisation) -> dict[str, object]:
+    """Return the constants; those of the axes X, Y and Z make one, as in KERNEL 16x16."""
+    table: dict[str, object] = dict(specialisation.constants)
+    for name in [n.removesuffix("_X") for n in table if n.endswith("_X")]:
+        sizes = [table.pop(f"{name}_{axis}") for axis in "ZYX" if f"{name}_{axis}" in table]
+        table[name] = "x".join(map(str, sizes[-int(table["AXES"]) :]))
+    return table
+
+
+def _spelled(table: dict[str, object], names: Iterable[str]) -> str:
+    """Return the constants of these names; a flag is named where it is set."""
+    parts = []
+    for name in names:
+        value = table.get(name, False)
+        if value is not False:
+            parts.append(name if value is True else f"{name} {value}")
+    return ", ".join(parts)
 
 
 def _cells(row: Row, measured: dict[int, Measurement]) -> list[str]:
@@ -143,10 +165,6 @@ _LAYER_CELLS = ("kernel", "blocks", "moved", "instructions")
 
 def _header(names: list[str]) -> list[str]:
     return [" | ".join(names), " | ".join("---" for _ in names)]
-
-
-def _constant(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _three(texts: Iterable[str]) -> str:

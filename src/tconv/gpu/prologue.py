@@ -23,7 +23,7 @@ def prologue(specialisation: Specialisation) -> str:
         f"using Index = {index};",
         f"using UnsignedIndex = unsigned {index};",
         _constant("THREADS", s.threads),
-        _constant("SHARED_BYTES", s.shared_bytes),
+        *([_constant("SHARED_BYTES", s.shared_bytes)] if s.shared_bytes else []),
         *(_constant(name, value) for name, value in s.constants),
     ]
     return "\n".join(lines) + "\n"
