@@ -12,14 +12,13 @@ __device__ __forceinline__ Accumulator one_output(const Element* x, const Elemen
     Index j[AXES] = {};
     do {
         Index x_at = n * p.x_n + group * p.C * p.x_c;
-        Index weight_at = group * p.C * p.weight_c + m * p.weight_m;
+        Index weight_at = group * p.weight_group + m * p.weight_m;
         bool there = true;
 #pragma unroll
         for (int a = 0; a < AXES; ++a) {
             const Axis& axis = p.axis[a];
-            const Index shift = shift_of(axis, j[a]);
-            const Index i = q[a] - shift;
-            const Index k = tap_of(axis, shift, r[a]);
+            const Index i = element_at(axis, q[a], j[a]);
+            const Index k = tap_at(axis, r[a], j[a]);
             there = there && inside(i, axis.in_size) && k >= 0;
             x_at += i * axis.x_stride;
             weight_at += k * axis.weight_stride;

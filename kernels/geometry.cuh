@@ -11,6 +11,14 @@
 //
 // and the equation becomes i = q - shift.  All phases with the same q read the same inputs; they
 // differ only in which tap lies at a shift.  An output without one gets the bias and nothing else.
+//
+// The adjoint (ADJOINT) goes the other way, and needs no division.  It is a convolution with a
+// stride: its output q reads what lies at
+//
+//     q * in_stride + k * dilation - pad_begin
+//
+// for every tap k.  It has one phase, its outputs lie side by side (stride is 1), and "shift" j
+// means tap j.  For the kernels x is always what is read and out what is written, C what is summed.
 #pragma once
 
 // Division by a number that is known before the launch.  For 32 bits it is a multiplication:
@@ -29,6 +37,7 @@ struct Axis {
     Division q_size;         // the outputs have q in [q_begin, q_begin + q_size)
     Division phases;         // how many phases have an output: min(stride, out_size)
     Index shifts;            // how many different shifts the taps have
+    Index in_stride, pad_begin;  // of the adjoint
     Index x_stride, weight_stride, out_stride;
 };
 
@@ -41,7 +50,7 @@ struct Params {
     Index rows;              // of the matrix product: N * prod(q_size)
     Division phase_columns;  // of the matrix product: M, or more so that no block mixes phases
     Division row_blocks, column_blocks;
-    Index x_n, x_c, weight_c, weight_m, bias_m, out_n, out_m;  // strides
+    Index x_n, x_c, weight_group, weight_c, weight_m, bias_m, out_n, out_m;  // strides
     Axis axis[AXES];
 };
 
@@ -75,6 +84,24 @@ __device__ __forceinline__ Index tap_of(const Axis& axis, Index shift, Index r)
     Index remainder;
     const Index k = divide(shift * axis.stride.divisor + r, axis.dilation, remainder);
     return remainder == 0 && k < axis.kernel_size ? k : -1;
+}
+
+// Which element along an axis of x the outputs at q read at the j-th shift.
+__device__ __forceinline__ Index element_at(const Axis& axis, Index q, Index j)
+{
+    if constexpr (ADJOINT)
+        return q * axis.in_stride + j * axis.dilation.divisor - axis.pad_begin;
+    else
+        return q - shift_of(axis, j);
+}
+
+// With which tap outputs in phase r multiply what they read at the j-th shift; -1 for none.
+__device__ __forceinline__ Index tap_at(const Axis& axis, Index r, Index j)
+{
+    if constexpr (ADJOINT)
+        return j;
+    else
+        return tap_of(axis, shift_of(axis, j), r);
 }
 
 __device__ __forceinline__ bool inside(Index i, Index size)

@@ -15,6 +15,7 @@ using UnsignedIndex = unsigned int;
 constexpr int AXES = 2;              // spatial axes: 1, 2 or 3
 constexpr Activation ACTIVATION = Activation::NONE;
 constexpr bool OUT_CHANNELS_LAST = false;  // channels are nearest in the result's memory
+constexpr bool ADJOINT = false;            // compute the adjoint, a convolution with a stride
 constexpr int THREADS = 128;               // of a block
 constexpr int SHARED_BYTES = 26880;        // dynamic shared memory of a block
 
@@ -26,3 +27,4 @@ constexpr int THREAD_ROWS = 8;           // of one thread's part of the tile
 constexpr int THREAD_COLUMNS = 8;
 constexpr bool X_CHANNELS_LAST = false;  // channels are nearest in x's memory
 constexpr bool ASYNC = true;             // copy to shared memory asynchronously (sm_80 and later)
+constexpr int CHANNEL_LANES = 1;         // neighbouring threads that sum different channels

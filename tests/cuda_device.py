@@ -6,6 +6,7 @@ import ctypes
 
 import numpy as np
 
+from standin import gradient_verbs
 from tconv import _api
 from tconv.gpu import launch
 
@@ -41,6 +42,32 @@ class Cuda:
             function(x_there, weight_there, bias_there, out=out_there, **call)
             block(out)[...] = memory.get()
             return out
+
+        return verb
+
+
+    def conv(self, kernel=None, tile=None):
+        """Return a function like the public convolutions, with a kernel forced."""
+        conv, _ = gradient_verbs(self.device, kernel, tile)
+
+        def verb(x, weight, bias=None, *, out=None, **call):
+            arrays = [None if a is None else there(a)[0] for a in (x, weight, bias)]
+            if out is None:
+                return back(conv(*arrays, **call))
+            out_there, memory = there(out)
+            conv(*arrays, out=out_there, **call)
+            block(out)[...] = memory.get()
+            return out
+
+        return verb
+
+    def backward(self, kernel=None, tile=None):
+        """Return a function like the public gradients; the kernel is that of weight and bias."""
+        _, backward = gradient_verbs(self.device, kernel, tile)
+
+        def verb(*arrays, **call):
+            grads = backward(*(there(a)[0] for a in arrays), **call)
+            return tuple(None if grad is None else back(grad) for grad in grads)
 
         return verb
 

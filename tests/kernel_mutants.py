@@ -127,7 +127,7 @@ MUTANTS = [
         "gather takes the weight of the first group",
         "gather",
         "gather.cuh",
-        "group * p.C * p.weight_c + m * p.weight_m",
+        "group * p.weight_group + m * p.weight_m",
         "m * p.weight_m",
     ),
     Mutant(

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 import oracle
+import tconv
+import test_gradients
 from pretended import made_current, on_device
 from tconv import gpu
 from tconv._geometry import Geometry
 from tconv.commands.bench import suite
 from tconv.gpu.call import Call, Strides, contiguous
-from tconv.gpu.families import FAMILIES
+from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT
 from tconv.gpu.families.gemm import TILES
-from tconv.gpu.params import layout, params
+from tconv.gpu.params import gradient_layout, layout, params
 from tconv.gpu.prologue import prologue
 from tconv.gpu.select import select
 from tconv.gpu.source import kernels, read, source
@@ -147,8 +149,9 @@ def test_a_kernel_asked_for_by_name_is_the_one_that_runs():
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_the_struct_has_no_holes_so_that_cuda_and_numpy_lay_it_out_alike(axes, bits):
     struct = layout(axes, bits)
-    numbers = 25 + 23 * axes
+    numbers = 26 + 25 * axes
     assert struct.itemsize == numbers * bits // 8
+    assert gradient_layout(axes, bits).itemsize == (31 + 14 * axes) * bits // 8
     assert struct.itemsize < 4096  # what a kernel takes by value
 
 
@@ -167,25 +170,34 @@ def test_the_division_constants_divide_exactly(rng):
 # --- sources ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_a_source_stands_alone(kernel):
-    text = source(choose(DOUBLING, kernel=kernel).specialisation)
+SPECIALISATIONS = [choose(DOUBLING, kernel=name).specialisation for name in KERNELS] + [
+    specialisation
+    for name in WEIGHT_GRADIENT
+    for specialisation, _ in choose(DOUBLING, operation="weight_gradient", kernel=name).passes
+]
+
+
+@pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=lambda s: s.kernel)
+def test_a_source_stands_alone(specialisation):
+    kernel, text = specialisation.kernel, source(specialisation)
     assert "#include" not in text
     assert "#pragma once" not in text
     assert text.count(f"\n{kernel}(") == text.count('extern "C"') == 1
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_no_header_is_needed_but_our_own(kernel):
-    names = re.findall(r"#include (.*)", read(f"{kernel}.cu"))
-    assert names == ['"prologue.cuh"', '"primitives.cuh"', '"arith.cuh"', '"geometry.cuh"']
+@pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=lambda s: s.kernel)
+def test_no_header_is_needed_but_our_own(specialisation):
+    names = re.findall(r"#include (.*)", read(f"{specialisation.kernel}.cu"))
+    assert all((kernels() / name.strip('"')).is_file() for name in names)
+    first = ['"prologue.cuh"', '"primitives.cuh"', '"arith.cuh"', '"geometry.cuh"']
+    assert names[:4] == first
 
 
 def test_the_prologue_in_the_folder_declares_what_python_writes():
     def declared(text):
         return re.findall(r"^(?:struct|using|constexpr \w+|constexpr) (\w+)", text, re.MULTILINE)
 
-    from_python = [prologue(choose(DOUBLING, kernel=name).specialisation) for name in KERNELS]
+    from_python = [prologue(specialisation) for specialisation in SPECIALISATIONS]
     written = read("prologue.cuh")
     assert {name for text in from_python for name in declared(text)} == set(declared(written))
     enum = re.search(r"enum class Activation \{.*\}", written)[0]
@@ -198,9 +210,57 @@ def test_all_inline_assembly_is_in_the_primitives():
             assert "asm" not in path.read_text()
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_every_kernel_is_in_the_table_of_the_lecture(kernel):
-    assert f"`{kernel}.cu`" in (kernels() / "README.md").read_text()
+@pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=lambda s: s.kernel)
+def test_every_kernel_is_in_the_table_of_the_lecture(specialisation):
+    assert f"`{specialisation.kernel}.cu`" in (kernels() / "README.md").read_text()
+
+
+# --- the adjoint and the gradients ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
+def test_the_adjoint_and_the_gradients_of_every_layer_fit_a_launch(layer):
+    for dtype in ("float16", "float32", "complex128"):
+        for operation, families in OPERATIONS.items():
+            for kernel in (None, *families):
+                choice = choose(layer.geometry, dtype, operation=operation, kernel=kernel)
+                for specialisation, blocks in choice.passes:
+                    assert 0 < blocks < 2**31
+                    assert specialisation.threads <= 1024
+                    assert specialisation.shared_bytes <= 48 << 10
+
+
+@pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
+def test_the_batch_does_not_change_the_kernel_of_the_adjoint(layer):
+    batches = [replace(layer.geometry, batch=n) for n in (1, 2, 3, 64, 70_000)]
+    choices = [choose(geometry, operation="conv") for geometry in batches]
+    assert len({(c.specialisation.kernel, c.tile, c.phase_columns) for c in choices}) == 1
+
+
+@pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
+def test_the_splits_of_the_gradients_cover_all_positions_in_short_sums(layer):
+    g = layer.geometry
+    for kernel in WEIGHT_GRADIENT:
+        choice = choose(g, operation="weight_gradient", kernel=kernel)
+        positions = g.batch * prod(g.in_size), g.batch * prod(g.out_size)
+        for splits, count in zip((choice.weight, choice.bias), positions, strict=True):
+            assert (splits.count - 1) * splits.size < count <= splits.count * splits.size
+            assert splits.size <= 2**16
+        # The parts take no more than the arrays, or else little memory.
+        arrays = sum(map(prod, (g.x_shape, g.out_shape, g.weight_shape)))
+        assert choice.workspace_bytes // 4 <= max(arrays, 2**24)
+
+
+def test_depthwise_layers_take_the_narrow_weight_gradient_and_dense_ones_the_matrix_product():
+    for name in ("fcn8s-depthwise", "centernet-up", "bigvgan-depthwise", "depthwise-47341"):
+        assert chosen_gradient(name).kernel == "weight_gradient_narrow"
+    for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "dcgan-rgb"):
+        assert chosen_gradient(name).kernel == "weight_gradient"
+
+
+def chosen_gradient(name):
+    layer = next(layer for layer in SUITE if layer.name == name)
+    return choose(layer.geometry, operation="weight_gradient").specialisation
 
 
 # --- calls --------------------------------------------------------------------------------------
@@ -231,6 +291,42 @@ def test_numpy_arrays_go_to_the_gpu_and_come_back_in_their_memory_order(rng):
     out = np.empty((2, 3, 10, 24), "f4")[..., ::2]
     assert gpu.transposed_conv2d(x, weight, stride=2, out=out) is out
     np.testing.assert_array_equal(out, answer)
+
+
+@pytest.mark.parametrize("verbs", [gpu, tconv])
+def test_gradients_of_arrays_on_a_device_are_computed_with_that_device_current(
+    with_gpu, verbs, rng
+):
+    x, weight = (rng.integers(-8, 9, s).astype("f4") for s in ((2, 4, 5), (4, 3, 4)))
+    y = rng.integers(-8, 9, (2, 3, 10)).astype("f4")
+    call = {"stride": 2, "padding": 1}
+    exact = test_gradients.answers(y, x, weight, **call)
+    grads = verbs.transposed_conv1d_backward(*map(on_device, (y, x, weight)), **call)
+    for grad, answer in zip(grads, exact, strict=True):
+        oracle.assert_exact(np.asarray(grad), answer, np.float32)
+    back = verbs.conv1d(on_device(y), on_device(weight), **call)
+    oracle.assert_exact(np.asarray(back), exact[0], np.float32)
+    assert list(with_gpu) == [3]
+    assert made_current() == []
+
+
+def test_gradients_of_numpy_arrays_go_to_the_gpu_and_come_back(with_gpu, rng):
+    x = np.ascontiguousarray(rng.integers(-8, 9, (2, 5, 6, 4)).astype("f4")).transpose(0, 3, 1, 2)
+    weight = rng.integers(-8, 9, (4, 3, 2, 2)).astype("f4")
+    y = rng.integers(-8, 9, (2, 12, 10, 3)).astype("f4").transpose(0, 3, 2, 1)
+    exact = test_gradients.answers(y, x, weight, stride=2)
+    for given in ((y, x, weight), [a.astype(">f4") for a in (y, x, weight)]):
+        grads = gpu.transposed_conv2d_backward(*given, stride=2)
+        for grad, answer in zip(grads, exact, strict=True):
+            assert type(grad) is np.ndarray
+            oracle.assert_exact(grad, answer, np.float32)
+    bias, out = np.arange(4, dtype="f4"), np.empty((2, 4, 5, 12), "f4")[..., ::2]
+    assert gpu.conv2d(y, weight, bias, stride=2, out=out) is out
+    oracle.assert_exact(out, exact[0] + bias[:, None, None], np.float32)
+    last = np.ascontiguousarray(np.moveaxis(y, 1, -1))
+    back = gpu.conv2d(np.moveaxis(last, -1, 1), weight, stride=2)
+    assert np.moveaxis(back, 1, -1).flags.c_contiguous
+    assert with_gpu
 
 
 # --- plans --------------------------------------------------------------------------------------

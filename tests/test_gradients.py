@@ -87,6 +87,19 @@ def weight_gradient(x, y, shape, *, groups=1, **spelling):
     return result.reshape(shape)
 
 
+def bounds(grad_output, x, weight, **call):
+    """Return how far gradients in the arrays' dtype may lie from the exact ones."""
+    arrays, dtype = (grad_output, x, weight), x.dtype
+    exact = answers(*arrays, **call)
+    sizes = answers(*(abs(oracle.wide(a)) for a in arrays), **call)
+    terms = answers(*(np.ones(a.shape) for a in arrays), **call)
+    u = oracle.UNIT[dtype.name] + 2.0**-53
+    relative, absolute = oracle.STORED[dtype.name]
+    for answer, size, count in zip(exact, sizes, terms, strict=True):
+        error = (np.maximum(count, 1) * (2 if dtype.kind == "c" else 1) + 2) * u * size
+        yield error + relative * (abs(answer) + error) + absolute
+
+
 @pytest.mark.parametrize(("backward", "case"), SWEEP_OF_BOTH)
 def test_gradients_of_integers_are_exact(backward, case, rng):
     for dtype in EXACT if case in SMALL else EXACT[:1]:
@@ -127,15 +140,9 @@ def test_gradients_of_reals_lie_within_their_bound(backward, case, dtype, rng):
     y = oracle.transposed_conv(x, weight, **case.call)
     y = rng.standard_normal(y.shape).astype(dtype)
     exact = answers(y, x, weight, **case.call)
-    sizes = answers(*(abs(oracle.wide(a)) for a in (y, x, weight)), **case.call)
-    terms = answers(*(np.ones(a.shape) for a in (y, x, weight)), **case.call)
-    u = oracle.UNIT[dtype.name] + 2.0**-53
-    relative, absolute = oracle.STORED[dtype.name]
     grads = backward(y, x, weight, **case.call)
-    for grad, answer, size, count in zip(grads, exact, sizes, terms, strict=True):
-        error = (np.maximum(count, 1) * (2 if dtype.kind == "c" else 1) + 2) * u * size
-        limit = error + relative * (abs(answer) + error) + absolute
-        oracle.assert_within(grad, answer, limit)
+    for triple in zip(grads, exact, bounds(y, x, weight, **case.call), strict=True):
+        oracle.assert_within(*triple)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 700, 300), (300, 2, 40, 30), (1, 2, 1, 400_000)])

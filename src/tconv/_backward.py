@@ -73,10 +73,11 @@ def _verb(ndim: int, gradients: _dispatch.GradientBackend, module: str, where: s
         if of_x:
             grad_x = backend.conv(grad_output, _conj(weight), geometry)
             grad_x = grad_x if batched else grad_x[0]
-        if of_weight:
-            grad_weight = backend.weight_gradient(_conj(x), grad_output, geometry)
-        if of_bias:
-            grad_bias = backend.bias_gradient(grad_output, geometry)
+        if of_weight or of_bias:
+            x = _conj(x) if of_weight else x
+            grad_weight, grad_bias = backend.parameters(
+                x, grad_output, geometry, weight=of_weight, bias=of_bias
+            )
         return grad_x, grad_weight, grad_bias
 
     example = _EXAMPLE.format(module=module, ndim=ndim, ones="1, " * (ndim - 1))

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._geometry import Geometry
+
 Compute = Callable[..., Any]
 """``(x, weight, bias, geometry, *, activation, precision, out) -> array``, as backends offer it."""
 
@@ -40,11 +42,28 @@ class Gradients(NamedTuple):
     conv: Callable[..., Any]
     """``(y, weight, geometry, *, bias=None, out=None) -> array`` of ``geometry.x_shape``."""
 
-    weight_gradient: Callable[..., Any]
-    """``(x, grad_output, geometry) -> array`` of ``geometry.weight_shape``; conjugates nothing."""
+    parameters: Callable[..., tuple[Any, Any]]
+    """``(x, grad_output, geometry, *, weight=True, bias=True) -> (grad_weight, grad_bias)``.
 
-    bias_gradient: Callable[..., Any]
-    """``(grad_output, geometry) -> array`` with an element for each output channel."""
+    Those of weight, in its shape, and of bias; None for one that is not wanted.  Conjugates
+    nothing.
+    """
+
+
+def one_by_one(
+    weight_gradient: Callable[..., Any], bias_gradient: Callable[..., Any]
+) -> Callable[..., tuple[Any, Any]]:
+    """Return `Gradients.parameters` that computes each gradient by a function of its own."""
+
+    def parameters(
+        x: Any, grad_output: Any, geometry: Geometry, *, weight: bool = True, bias: bool = True
+    ) -> tuple[Any, Any]:
+        return (
+            weight_gradient(x, grad_output, geometry) if weight else None,
+            bias_gradient(grad_output, geometry) if bias else None,
+        )
+
+    return parameters
 
 
 GradientBackend = Callable[[str], Gradients]
@@ -143,9 +162,9 @@ def own_placing(kind: str) -> Placing:
 def own_gradients(kind: str) -> Gradients:
     """Differentiate where the arrays are."""
     if kind == CUPY:
-        from .gpu.gradients import GRADIENTS
+        from .gpu import gradients
 
-        return GRADIENTS
+        return gradients.CUPY
     from . import _cpu
 
-    return Gradients(_cpu.conv, _cpu.weight_gradient, _cpu.bias_gradient)
+    return Gradients(_cpu.conv, one_by_one(_cpu.weight_gradient, _cpu.bias_gradient))

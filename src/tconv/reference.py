@@ -212,7 +212,7 @@ def _backend(kind: str) -> _dispatch.Compute:
 
 def _gradients(kind: str) -> _dispatch.Gradients:
     _check.numpy_only(kind, __name__)
-    return _dispatch.Gradients(conv, weight_gradient, bias_gradient)
+    return _dispatch.Gradients(conv, _dispatch.one_by_one(weight_gradient, bias_gradient))
 
 
 _WHERE = "Computed by the definition: zero insertion, then correlation."

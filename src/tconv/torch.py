@@ -262,8 +262,8 @@ def _conv(y: Tensor, weight: Tensor, *window: Any) -> Tensor:
 def _weight_gradient(x: Tensor, y: Tensor, *window: Any) -> Tensor:
     geometry = _geometry(x.shape, _weight_shape(x, y, window), y.shape, window)
     with _arrays(x) as (kind, array):
-        compute = _dispatch.own_gradients(kind).weight_gradient
-        return _tensor(compute(array(x), array(y), geometry), x)
+        compute = _dispatch.own_gradients(kind).parameters
+        return _tensor(compute(array(x), array(y), geometry, bias=False)[0], x)
 
 
 @_transposed_conv.register_fake

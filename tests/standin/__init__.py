@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tconv import _api, _config
+from tconv import _api, _backward, _config, _conv
+from tconv._dispatch import Gradients
 from tconv.gpu import launch
 from tconv.gpu.source import source
 
@@ -187,6 +188,14 @@ class Standin:
 
         return verb
 
+    def conv(self, kernel=None, tile=None):
+        """Return a function like the public convolutions, with a kernel forced."""
+        return gradient_verbs(self, kernel, tile)[0]
+
+    def backward(self, kernel=None, tile=None):
+        """Return a function like the public gradients; the kernel is that of weight and bias."""
+        return gradient_verbs(self, kernel, tile)[1]
+
     def _source(self, specialisation):
         twin = (HERE / "primitives.cuh").read_text()
         return source(specialisation, {"primitives.cuh": twin, **self.texts})
@@ -204,6 +213,32 @@ class Recorder(Standin):
     def kernel(self, specialisation):
         self.launched.append(specialisation)
         return lambda *_, **__: None
+
+
+def gradient_verbs(device, kernel=None, tile=None):
+    """Return functions like the public convolutions and gradients, for any number of axes.
+
+    The kernel forced is that of the convolution, or of the gradients of weight and bias.
+    """
+    forced = {"device": device, "kernel": kernel, "tile": tile}
+
+    def of_conv(y, weight, geometry, *, bias=None, out=None, **forced):
+        return launch.conv(y, weight, geometry, bias=bias, out=out, **forced)
+
+    chosen = partial(of_conv, device=device)
+    of_parameters = partial(launch.parameter_gradients, **forced)
+    backends = Gradients(partial(of_conv, **forced), None), Gradients(chosen, of_parameters)
+    where = "Computed on one device."
+    convs = _conv.conv_verbs(lambda _: backends[0], __name__, where)
+    backwards = _backward.backward_verbs(lambda _: backends[1], __name__, where)
+
+    def conv(x, weight, bias=None, **call):
+        return convs[weight.ndim - 3](x, weight, bias, **call)
+
+    def backward(grad_output, x, weight, **call):
+        return backwards[weight.ndim - 3](grad_output, x, weight, **call)
+
+    return conv, backward
 
 
 _entries = {}

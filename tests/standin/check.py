@@ -23,16 +23,21 @@ from . import Recorder, Standin
 TILES = {"gather": None, "gemm": Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)}
 
 
-def main(arguments):
+def parsed(arguments, kernels):
+    """Return the command line's arguments."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kernel", choices=TILES)
+    parser.add_argument("kernel", choices=kernels)
     parser.add_argument("count", type=int)
     parser.add_argument("--dtypes", nargs="+", default=["f4", "f2", "bfloat16"])
     parser.add_argument("--axes", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--file")
     parser.add_argument("--old")
     parser.add_argument("--new")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments):
+    given = parsed(arguments, TILES)
     texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
 
     calls = list(some_calls(given))

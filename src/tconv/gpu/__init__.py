@@ -13,7 +13,7 @@ from .._api import verbs
 from .._backward import backward_verbs
 from .._conv import conv_verbs
 from .._geometry import Geometry
-from . import compile, launch
+from . import compile, exchange, launch
 from .planning import Plan, plan
 
 __all__ = [
@@ -68,7 +68,7 @@ def transposed_conv(
     workspace: launch.Workspace | None = None,
 ) -> Any:
     """Compute on CuPy arrays, on the device of x and the current stream, without waiting."""
-    _require()
+    require()
     with x.device:
         return launch.transposed_conv(
             x,
@@ -85,7 +85,7 @@ def transposed_conv(
 
 def placed(weight: Any, bias: Any, x: Any) -> _dispatch.Placed:
     """Return a layer's weights on the device of x, in the order that the kernels like best."""
-    _require()
+    require()
     with x.device:
         device = compile.device(x.device.id)
         there = launch.packed(weight, device)
@@ -94,7 +94,8 @@ def placed(weight: Any, bias: Any, x: Any) -> _dispatch.Placed:
     return _dispatch.Placed(compute, there, bias)
 
 
-def _require() -> None:
+def require() -> None:
+    """Raise an error that says why there is no GPU, if there is none."""
     reason = why_not()
     if reason is not None:
         raise RuntimeError(f"tconv cannot compute on CuPy arrays: {reason}")
@@ -116,22 +117,17 @@ def _from_numpy(
         return _cpu.transposed_conv(
             x, weight, bias, geometry, activation=activation, precision=precision, out=out
         )
-    import cupy
-
-    def there(array: Any) -> Any:
-        return cupy.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
-
     result = transposed_conv(
-        there(x),
-        there(weight),
-        None if bias is None else there(bias),
+        exchange.there(x),
+        exchange.there(weight),
+        None if bias is None else exchange.there(bias),
         geometry,
         activation=activation,
         precision=precision,
     )
     if out is None:
         out = _memory.empty(x, geometry.out_shape, np.empty)
-    out[...] = cupy.asnumpy(result)
+    out[...] = exchange.back(result)
     return out
 
 
@@ -145,20 +141,22 @@ def _backend(kind: str) -> _dispatch.Compute:
 
 
 def _gradients(kind: str) -> _dispatch.Gradients:
-    if kind == _dispatch.NUMPY and not is_available():
-        _warn_once()
-    return _dispatch.own_gradients(kind)
+    if kind == _dispatch.CUPY or not is_available():
+        if kind == _dispatch.NUMPY:
+            _warn_once()
+        return _dispatch.own_gradients(kind)
+    from . import gradients
+
+    return gradients.NUMPY
 
 
 _WHERE = "Computed on the GPU; where there is none, NumPy arrays are computed on the CPU."
 
 transposed_conv1d, transposed_conv2d, transposed_conv3d = verbs(_backend, __name__, _WHERE)
 
-_NO_KERNEL = "NumPy arrays are computed on the CPU; there is no GPU kernel for CuPy arrays yet."
-
-conv1d, conv2d, conv3d = conv_verbs(_gradients, __name__, _NO_KERNEL)
+conv1d, conv2d, conv3d = conv_verbs(_gradients, __name__, _WHERE)
 (
     transposed_conv1d_backward,
     transposed_conv2d_backward,
     transposed_conv3d_backward,
-) = backward_verbs(_gradients, __name__, _NO_KERNEL)
+) = backward_verbs(_gradients, __name__, _WHERE)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from .._geometry import Geometry
+
+Operation = Literal["transposed_conv", "conv", "weight_gradient"]
 
 
 class Type(NamedTuple):
@@ -34,7 +36,10 @@ TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Strides:
-    """Strides of the four arrays, in elements; one for each axis of the array."""
+    """Strides of the four arrays, in elements; one for each axis of the array.
+
+    For the weight gradient out is the gradient of the output; weight and bias do not count.
+    """
 
     x: tuple[int, ...]
     weight: tuple[int, ...]
@@ -44,14 +49,20 @@ class Strides:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The numbers of `kernels/geometry.cuh` along one axis."""
+    """The numbers of `kernels/geometry.cuh` along one axis, of what is read and what is written."""
 
+    in_size: int
+    out_size: int
+    stride: int
     q_begin: int
     r_begin: int
     q_size: int
     phases: int
     shifts: int
-    last_shift: int
+    in_reach: int
+    """A bound on the position of anything that is looked for in what is read."""
+    in_stride: int = 1
+    pad_begin: int = 0
 
     @classmethod
     def of(cls, geometry: Geometry, axis: int) -> Axis:
@@ -60,19 +71,47 @@ class Axis:
         kernel_size, out_size = geometry.kernel_size[axis], geometry.out_size[axis]
         q_begin, r_begin = divmod(geometry.pad_begin[axis], stride)
         last_shift = (kernel_size - 1) * dilation // stride
+        q_size = (r_begin + out_size - 1) // stride + 1
         return cls(
+            in_size=geometry.in_size[axis],
+            out_size=out_size,
+            stride=stride,
             q_begin=q_begin,
             r_begin=r_begin,
-            q_size=(r_begin + out_size - 1) // stride + 1,
+            q_size=q_size,
             phases=min(stride, out_size),
             shifts=last_shift + 1 if dilation <= stride else kernel_size,
-            last_shift=last_shift,
+            in_reach=abs(q_begin) + q_size + 1 + last_shift,
+        )
+
+    @classmethod
+    def of_adjoint(cls, geometry: Geometry, axis: int) -> Axis:
+        """Let what was written be read, at strides, and one phase be written."""
+        stride, dilation = geometry.stride[axis], geometry.dilation[axis]
+        kernel_size, size = geometry.kernel_size[axis], geometry.in_size[axis]
+        pad_begin = geometry.pad_begin[axis]
+        return cls(
+            in_size=geometry.out_size[axis],
+            out_size=size,
+            stride=1,
+            q_begin=0,
+            r_begin=0,
+            q_size=size,
+            phases=1,
+            shifts=kernel_size,
+            in_reach=(size + 1) * stride + (kernel_size + 1) * dilation + abs(pad_begin),
+            in_stride=stride,
+            pad_begin=pad_begin,
         )
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operation on one device; ``capability`` has two digits, 80 for 8.0."""
+    """One operation on one device; ``capability`` has two digits, 80 for 8.0.
+
+    The geometry is always that of the transposed convolution; all else is said of the arrays as
+    the kernels see them: x is what is read, out what is written.
+    """
 
     geometry: Geometry
     dtype: str
@@ -80,6 +119,32 @@ class Call:
     activation: str | None = None
     precision: str | None = None
     capability: int = 80
+    operation: Operation = "transposed_conv"
+    wanted: tuple[bool, bool] = (True, True)
+    """Of the operation "weight_gradient": the gradient of the weight, and that of the bias."""
+
+    @property
+    def adjoint(self) -> bool:
+        """Whether this is the adjoint, a convolution with a stride."""
+        return self.operation == "conv"
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Shape of what is read."""
+        return self.geometry.out_shape if self.adjoint else self.geometry.x_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of what is written."""
+        return self.geometry.x_shape if self.adjoint else self.geometry.out_shape
+
+    @property
+    def weight_strides(self) -> tuple[int, ...]:
+        """The weight's steps: a group, a channel that is summed, an output channel, the taps."""
+        first, second, *taps = self.strides.weight
+        if self.adjoint:
+            return self.out_channels * first, second, first, *taps
+        return self.channels * first, first, second, *taps
 
     @property
     def type(self) -> Type:
@@ -89,17 +154,18 @@ class Call:
     @cached_property
     def axes(self) -> tuple[Axis, ...]:
         """The numbers of each axis."""
-        return tuple(Axis.of(self.geometry, axis) for axis in range(self.geometry.ndim))
+        of = Axis.of_adjoint if self.adjoint else Axis.of
+        return tuple(of(self.geometry, axis) for axis in range(self.geometry.ndim))
 
     @property
     def channels(self) -> int:
-        """Input channels of one group."""
-        return self.geometry.in_channels // self.geometry.groups
+        """Channels of one group that are summed."""
+        return self.x_shape[1] // self.geometry.groups
 
     @property
     def out_channels(self) -> int:
         """Output channels of one group."""
-        return self.geometry.out_channels // self.geometry.groups
+        return self.out_shape[1] // self.geometry.groups
 
     @property
     def rows(self) -> int:
@@ -114,17 +180,18 @@ class Call:
     @property
     def x_channels_last(self) -> bool:
         """Whether channels are nearest in x's memory."""
-        return _channels_last(self.geometry.x_shape, self.strides.x)
+        return _channels_last(self.x_shape, self.strides.x)
 
     @property
     def out_channels_last(self) -> bool:
         """Whether channels are nearest in the result's memory."""
-        return _channels_last(self.geometry.out_shape, self.strides.out)
+        return _channels_last(self.out_shape, self.strides.out)
 
     @cached_property
     def index_bits(self) -> int:
         """Width of indices and offsets: 64 only where 32 bits would not do."""
-        return 32 if _reach(self) < 2**31 else 64
+        reach = _gradient_reach if self.operation == "weight_gradient" else _reach
+        return 32 if reach(self) < 2**31 else 64
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
@@ -147,25 +214,44 @@ def _reach(call: Call) -> int:
     Kernels also form, and then ignore, the offsets of inputs and outputs just outside an array.
     """
     geometry, strides = call.geometry, call.strides
+    batch, in_channels, *_ = call.x_shape
+    out_channels = call.out_shape[1]
     margin = 256  # more than any tile's rows, columns or depth
-    x_reach = (geometry.in_channels + margin) * abs(strides.x[1])
-    x_reach += (geometry.batch + 1) * abs(strides.x[0])
-    weight_reach = (geometry.in_channels + margin) * abs(strides.weight[0])
-    weight_reach += (geometry.out_channels + 1) * abs(strides.weight[1])
-    out_reach = (geometry.out_channels + 1) * abs(strides.out[1])
-    out_reach += (geometry.batch + 1) * abs(strides.out[0])
-    largest = prod(geometry.out_shape)
+    x_reach = (in_channels + margin) * abs(strides.x[1]) + (batch + 1) * abs(strides.x[0])
+    out_reach = (out_channels + 1) * abs(strides.out[1]) + (batch + 1) * abs(strides.out[0])
+    group, c, m, *taps = map(abs, call.weight_strides)
+    weight_reach = geometry.groups * group + (call.channels + margin) * c
+    weight_reach += (call.out_channels + 1) * m
+    largest = prod(call.out_shape)
     for a, axis in enumerate(call.axes):
-        stride, dilation = geometry.stride[a], geometry.dilation[a]
-        kernel_size = geometry.kernel_size[a]
-        q_reach = abs(axis.q_begin) + axis.q_size + 1
-        i_reach = q_reach + axis.last_shift
-        o_reach = (q_reach + 1) * stride
-        x_reach += max(i_reach, geometry.in_size[a]) * abs(strides.x[2 + a])
-        weight_reach += (kernel_size + 1) * abs(strides.weight[2 + a])
+        dilation, kernel_size = geometry.dilation[a], geometry.kernel_size[a]
+        o_reach = (abs(axis.q_begin) + axis.q_size + 2) * axis.stride
+        x_reach += max(axis.in_reach, axis.in_size) * abs(strides.x[2 + a])
+        weight_reach += (kernel_size + 1) * taps[a]
         out_reach += o_reach * abs(strides.out[2 + a])
-        largest = max(largest, o_reach, (kernel_size + 1) * dilation + stride, i_reach)
-    columns = call.phases * (geometry.out_channels + margin)
-    bias_reach = geometry.out_channels * abs(strides.bias)
+        tap_reach = (kernel_size + 1) * dilation + axis.stride
+        largest = max(largest, o_reach, tap_reach, axis.in_reach)
+    columns = call.phases * (out_channels + margin)
+    bias_reach = out_channels * abs(strides.bias)
     largest = max(largest, call.rows, columns, x_reach, weight_reach, out_reach, bias_reach)
     return largest + margin
+
+
+def _gradient_reach(call: Call) -> int:
+    """Return such a bound for the weight gradient; parts of sums are counted in 64 bits anyway."""
+    geometry, strides = call.geometry, call.strides
+    margin = 2**17  # more than any block's channels and positions
+    x_reach = (geometry.in_channels + 256) * abs(strides.x[1])
+    x_reach += geometry.batch * abs(strides.x[0])
+    y_reach = (geometry.out_channels + 256) * abs(strides.out[1])
+    y_reach += geometry.batch * abs(strides.out[0])
+    largest = prod(geometry.weight_shape)
+    for a, size in enumerate(geometry.in_size):
+        o_reach = size * geometry.stride[a] + geometry.kernel_size[a] * geometry.dilation[a]
+        o_reach += abs(geometry.pad_begin[a])
+        x_reach += size * abs(strides.x[2 + a])
+        y_reach += max(o_reach, geometry.out_size[a]) * abs(strides.out[2 + a])
+        largest = max(largest, o_reach)
+    for batch, _, *sizes in (geometry.x_shape, geometry.out_shape):
+        largest = max(largest, batch * prod(sizes))
+    return max(largest, x_reach, y_reach) + margin

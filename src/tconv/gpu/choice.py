@@ -21,6 +21,7 @@ class Specialisation:
     threads: int
     constants: tuple[tuple[str, Constant], ...]
     shared_bytes: int = 0
+    adjoint: bool = False
 
     def __getitem__(self, name: str) -> Constant:
         """Return one constant."""
@@ -74,3 +75,25 @@ class Choice:
         """Every specialisation that is launched, and its blocks."""
         first = (self.specialisation, self.blocks)
         return (first,) if self.second is None else (first, self.second)
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """A long sum cut into parts of one size; a block adds up one part."""
+
+    size: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradientChoice(Choice):
+    """How the gradients of weight and bias are summed: parts first, then the parts.
+
+    The first pass has ``weight_blocks`` blocks for the weight, the second ``weight_sums``; the rest
+    are for the bias.
+    """
+
+    weight: Splits
+    bias: Splits
+    weight_blocks: int
+    weight_sums: int

@@ -1,4 +1,4 @@
-"""CuPy arrays on memory, and on streams, of other libraries."""
+"""CuPy arrays from those of other libraries, and on their streams."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ def current(device: int, stream: int) -> Iterator[None]:
 
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
         yield
+
+
+def there(array: Any) -> Any:
+    """Return a CuPy array with a NumPy array's elements, in the machine's byte order."""
+    import cupy
+
+    return cupy.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
+def back(array: Any) -> Any:
+    """Return a CuPy array's elements in a NumPy array."""
+    import cupy
+
+    return cupy.asnumpy(array)
 
 
 def array(source: Any, *, bfloat16: bool) -> Any:

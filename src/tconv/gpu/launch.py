@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import _memory
 from .._geometry import Geometry
-from .call import Call, Strides
+from .call import Call, Operation, Strides, contiguous
 from .choice import Choice, Specialisation, Tile
 from .params import params
 from .select import select
@@ -95,9 +95,47 @@ def transposed_conv(
 
     A `workspace` gives the memory that a choice of two passes needs; else it is allocated.
     """
+    return _compute(
+        "transposed_conv", x, weight, bias, geometry, activation, precision, out, device,
+        workspace, kernel, tile,
+    )  # fmt: skip
+
+
+def conv(
+    y: Any,
+    weight: Any,
+    geometry: Geometry,
+    *,
+    bias: Any,
+    out: Any,
+    device: Device,
+    kernel: str | None = None,
+    tile: Tile | None = None,
+) -> Any:
+    """Compute the adjoint of the transposed convolution of a geometry."""
+    return _compute(
+        "conv", y, weight, bias, geometry, None, None, out, device, None, kernel, tile
+    )
+
+
+def _compute(
+    operation: Operation,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    geometry: Geometry,
+    activation: str | None,
+    precision: str | None,
+    out: Any,
+    device: Device,
+    workspace: Workspace | None,
+    kernel: str | None,
+    tile: Tile | None,
+) -> Any:
+    shape = geometry.x_shape if operation == "conv" else geometry.out_shape
     if out is None:
-        out = _memory.empty(x, geometry.out_shape, device.empty)
-    if not geometry.batch * geometry.out_channels:
+        out = _memory.empty(x, shape, device.empty)
+    if 0 in shape:
         return out
     x, x_strides = _regular(x, device)
     weight, weight_strides = _regular(weight, device)
@@ -112,6 +150,7 @@ def transposed_conv(
         activation,
         precision,
         device.capability,
+        operation,
     )
     plan = prepared(call, kernel, tile)
     if device.address(result) % plan.out_alignment:
@@ -126,6 +165,43 @@ def transposed_conv(
     if result is not out:
         device.bytes_of(out)[...] = device.bytes_of(result)
     return out
+
+
+def parameter_gradients(
+    x: Any,
+    y: Any,
+    geometry: Geometry,
+    *,
+    weight: bool = True,
+    bias: bool = True,
+    device: Device,
+    kernel: str | None = None,
+    tile: Tile | None = None,
+) -> tuple[Any, Any]:
+    """Return the gradients of weight and bias that are wanted, where `y` is that of the output."""
+    grad_weight = device.empty(geometry.weight_shape, x.dtype) if weight else None
+    grad_bias = device.empty((geometry.out_channels,), x.dtype) if bias else None
+    if not geometry.out_channels:
+        return grad_weight, grad_bias
+    x, x_strides = _regular(x, device)
+    y, y_strides = _regular(y, device)
+    call = Call(
+        geometry,
+        x.dtype.name,
+        Strides(x_strides, contiguous(geometry.weight_shape), 1, y_strides),
+        capability=device.capability,
+        operation="weight_gradient",
+        wanted=(weight, bias),
+    )
+    plan = prepared(call, kernel, tile)
+    arguments = (
+        _aligned(x, plan.x_alignment, device),
+        _aligned(y, plan.out_alignment, device),
+        _NULL if grad_weight is None else grad_weight,
+        _NULL if grad_bias is None else grad_bias,
+    )
+    launch(plan, arguments, device, None)
+    return grad_weight, grad_bias
 
 
 def packed(weight: Any, device: Device) -> Any:
@@ -174,12 +250,13 @@ def launch(
         arguments = (*arguments, allocate(choice.workspace_bytes))
     arguments = (*arguments, plan.params)
     for specialisation, blocks in choice.passes:
-        device.kernel(specialisation)(
-            (blocks,),
-            (specialisation.threads,),
-            arguments,
-            shared_mem=specialisation.shared_bytes,
-        )
+        if blocks:
+            device.kernel(specialisation)(
+                (blocks,),
+                (specialisation.threads,),
+                arguments,
+                shared_mem=specialisation.shared_bytes,
+            )
 
 
 _NULL = np.uint64(0)

@@ -1,4 +1,4 @@
-"""The sizes, strides and division constants of one call, as the kernels' ``Params`` struct."""
+"""The sizes, strides and division constants of one call, as the kernels' structs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from .call import Call
-from .choice import Choice
+from .choice import Choice, GradientChoice
 
 
 @cache
 def layout(axes: int, index_bits: int) -> np.dtype[Any]:
     """Return the struct of `kernels/geometry.cuh` as a NumPy dtype."""
-    index, unsigned = (np.int32, np.uint32) if index_bits == 32 else (np.int64, np.uint64)
-    division = np.dtype([("divisor", index), ("multiplier", unsigned), ("shift", index)])
+    index, division = _types(index_bits)
     axis = np.dtype(
         [
             ("in_size", index),
@@ -29,6 +28,8 @@ def layout(axes: int, index_bits: int) -> np.dtype[Any]:
             ("q_size", division),
             ("phases", division),
             ("shifts", index),
+            ("in_stride", index),
+            ("pad_begin", index),
             ("x_stride", index),
             ("weight_stride", index),
             ("out_stride", index),
@@ -46,6 +47,7 @@ def layout(axes: int, index_bits: int) -> np.dtype[Any]:
             ("column_blocks", division),
             ("x_n", index),
             ("x_c", index),
+            ("weight_group", index),
             ("weight_c", index),
             ("weight_m", index),
             ("bias_m", index),
@@ -58,35 +60,39 @@ def layout(axes: int, index_bits: int) -> np.dtype[Any]:
 
 def params(choice: Choice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
     """Return the struct, as an array of size 1, which is passed to a kernel by value."""
-    g, strides = call.geometry, call.strides
+    if isinstance(choice, GradientChoice):
+        return _gradient_params(choice, call)
+    g, strides, weight = call.geometry, call.strides, call.weight_strides
     bits = choice.specialisation.index_bits
     struct = (
         _division(call.out_channels, bits),
-        _division(g.out_channels, bits),
+        _division(call.out_shape[1], bits),
         call.channels,
-        prod(g.out_shape),
+        prod(call.out_shape),
         call.rows,
         _division(choice.phase_columns, bits),
         _division(choice.row_blocks, bits),
         _division(choice.column_blocks, bits),
         *strides.x[:2],
-        *strides.weight[:2],
+        *weight[:3],
         strides.bias,
         *strides.out[:2],
         [
             (
-                g.in_size[a],
+                axis.in_size,
                 g.kernel_size[a],
-                _division(g.out_size[a], bits),
-                _division(g.stride[a], bits),
+                _division(axis.out_size, bits),
+                _division(axis.stride, bits),
                 _division(g.dilation[a], bits),
                 axis.q_begin,
                 axis.r_begin,
                 _division(axis.q_size, bits),
                 _division(axis.phases, bits),
                 axis.shifts,
+                axis.in_stride,
+                axis.pad_begin,
                 strides.x[2 + a],
-                strides.weight[2 + a],
+                weight[3 + a],
                 strides.out[2 + a],
             )
             for a, axis in enumerate(call.axes)
@@ -95,8 +101,85 @@ def params(choice: Choice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
     return np.array([struct], layout(g.ndim, bits))
 
 
+@cache
+def gradient_layout(axes: int, index_bits: int) -> np.dtype[Any]:
+    """Return ``GradientParams`` of `kernels/weight_gradient.cuh` as a NumPy dtype."""
+    index, division = _types(index_bits)
+    axis = np.dtype(
+        [
+            *((name, division) for name in ("in_size", "kernel_size", "out_size")),
+            *((name, index) for name in ("stride", "dilation", "pad_begin")),
+            *((name, index) for name in ("x_stride", "y_stride")),
+        ]
+    )
+    return np.dtype(
+        [
+            *((name, index) for name in ("groups", "C")),
+            ("M", division),
+            *((name, index) for name in ("taps", "columns")),
+            *((name, index) for name in ("positions", "split_positions")),
+            *((name, division) for name in ("splits", "row_blocks", "column_blocks")),
+            *((name, index) for name in ("weight_blocks", "weight_sums", "weight_elements")),
+            ("channels", index),
+            *((name, index) for name in ("outputs", "bias_positions")),
+            ("bias_splits", division),
+            *((name, index) for name in ("x_n", "x_c", "y_n", "y_m")),
+            ("axis", axis, (axes,)),
+        ]
+    )
+
+
+def _gradient_params(choice: GradientChoice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
+    g, strides = call.geometry, call.strides
+    bits = choice.specialisation.index_bits
+    taps = prod(g.kernel_size)
+    struct = (
+        g.groups,
+        call.channels,
+        _division(call.out_channels, bits),
+        taps,
+        taps * call.out_channels,
+        g.batch * prod(g.in_size),
+        choice.weight.size,
+        _division(choice.weight.count, bits),
+        _division(choice.row_blocks, bits),
+        _division(choice.column_blocks, bits),
+        choice.weight_blocks,
+        choice.weight_sums,
+        prod(g.weight_shape) if call.wanted[0] else 0,
+        g.out_channels,
+        g.batch * prod(g.out_size),
+        choice.bias.size,
+        _division(choice.bias.count, bits),
+        *strides.x[:2],
+        *strides.out[:2],
+        [
+            (
+                _division(g.in_size[a], bits),
+                _division(g.kernel_size[a], bits),
+                _division(g.out_size[a], bits),
+                g.stride[a],
+                g.dilation[a],
+                g.pad_begin[a],
+                strides.x[2 + a],
+                strides.out[2 + a],
+            )
+            for a in range(g.ndim)
+        ],
+    )
+    return np.array([struct], gradient_layout(g.ndim, bits))
+
+
+def _types(index_bits: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return ``Index`` and ``Division``."""
+    index, unsigned = (np.int32, np.uint32) if index_bits == 32 else (np.int64, np.uint64)
+    division = np.dtype([("divisor", index), ("multiplier", unsigned), ("shift", index)])
+    return np.dtype(index), division
+
+
 def _division(divisor: int, bits: int) -> tuple[int, int, int]:
     """Return ``Division``: for 32 bits, a multiplication and a shift that divide exactly."""
+    divisor = max(1, divisor)  # where there is nothing to divide, no block asks
     if bits == 64:
         return divisor, 0, 0
     shift = 31 + (divisor - 1).bit_length()

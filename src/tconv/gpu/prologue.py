@@ -24,6 +24,7 @@ def prologue(specialisation: Specialisation) -> str:
         f"using UnsignedIndex = unsigned {index};",
         _constant("THREADS", s.threads),
         *([_constant("SHARED_BYTES", s.shared_bytes)] if s.shared_bytes else []),
+        _constant("ADJOINT", s.adjoint),
         *(_constant(name, value) for name, value in s.constants),
     ]
     return "\n".join(lines) + "\n"

@@ -11,20 +11,21 @@ from dataclasses import replace
 
 from .call import Call
 from .choice import Choice, Tile
-from .families import FAMILIES
+from .families import OPERATIONS
 
 
 def select(call: Call, *, kernel: str | None = None, tile: Tile | None = None) -> Choice:
     """Choose the first family that suits; ``kernel`` and ``tile`` force a choice."""
+    families = OPERATIONS[call.operation]
     if kernel is not None:
-        choice = FAMILIES[kernel](call, asked=True, tile=tile)
+        choice = families[kernel](call, asked=True, tile=tile)
         if isinstance(choice, str):
             raise ValueError(f"the {kernel} kernel cannot compute this: {choice}")
         return replace(choice, reason="asked for by name")
     refusals: list[str] = []
-    for choose in FAMILIES.values():
+    for choose in families.values():
         choice = choose(call, asked=False, tile=tile)
         if isinstance(choice, Choice):
             return replace(choice, reason="; ".join(refusals) or choice.reason)
         refusals.append(choice)
-    raise AssertionError("gather computes everything")
+    raise AssertionError("the last family computes everything")

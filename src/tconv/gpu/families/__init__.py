@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..call import Call
+from ..call import Call, Operation
 from ..choice import Choice, Tile
-from . import gather, gemm
+from . import gather, gemm, weight_gradient, weight_gradient_narrow
 
 
 class Choose(Protocol):
@@ -22,3 +22,18 @@ class Choose(Protocol):
 
 FAMILIES: dict[str, Choose] = {"gemm": gemm.choose, "gather": gather.choose}
 """By the name of the kernel, from the most special to the one that can compute everything."""
+
+ADJOINT: dict[str, Choose] = {"gather": gather.choose}
+"""Likewise, for the adjoint."""
+
+WEIGHT_GRADIENT: dict[str, Choose] = {
+    "weight_gradient": weight_gradient.choose,
+    "weight_gradient_narrow": weight_gradient_narrow.choose,
+}
+"""Likewise, for the gradients of weight and bias."""
+
+OPERATIONS: dict[Operation, dict[str, Choose]] = {
+    "transposed_conv": FAMILIES,
+    "conv": ADJOINT,
+    "weight_gradient": WEIGHT_GRADIENT,
+}

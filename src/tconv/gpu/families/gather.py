@@ -22,9 +22,10 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("ACTIVATION", call.activation or "none"),
             ("OUT_CHANNELS_LAST", call.out_channels_last),
         ),
+        adjoint=call.adjoint,
     )
     return Choice(
         specialisation,
-        blocks=-(-prod(call.geometry.out_shape) // THREADS),
+        blocks=-(-prod(call.out_shape) // THREADS),
         reason="gather computes everything",
     )
