@@ -139,7 +139,7 @@ struct Loader {
                                                  Accumulator& to, Accumulator& value)
     {
         if constexpr (ASYNC)
-            copy_async(&to, from + at, there);
+            copy_async<sizeof(Element)>(&to, from + at, there ? sizeof(Element) : 0);
         else
             value = there ? widen(from[at]) : Accumulator{};
     }
@@ -167,7 +167,8 @@ struct Loader {
     __device__ __forceinline__ void end(Stage& stage)
     {
         if constexpr (ASYNC) {
-            copy_async_wait();
+            copy_async_commit();
+            copy_async_wait<0>();
         } else {
 #pragma unroll
             for (int load = 0; load < X_LOADS; ++load)

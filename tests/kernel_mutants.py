@@ -397,7 +397,7 @@ FAULTS = [
         "missing wait",
         "gemm",
         "gemm.cu",
-        "            copy_async_wait();\n",
+        "            copy_async_wait<0>();\n",
         "",
         build="asan",
         late=True,

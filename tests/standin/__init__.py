@@ -29,7 +29,7 @@ import numpy as np
 from tconv import _api, _backward, _config, _conv
 from tconv._dispatch import Gradients
 from tconv.gpu import launch
-from tconv.gpu.source import source
+from tconv.gpu.source import flatten, source
 
 HERE = Path(__file__).parent
 
@@ -141,18 +141,27 @@ class Standin:
 
     def kernel(self, specialisation):
         entry = self._entry(specialisation)
-        runtime = _runtime(self.build)
 
         def launch_kernel(grid, block, args, *, shared_mem):
             self.launched.append(specialisation)
-            holders = [_argument(a) for a in args]
-            pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, holders))
-            if runtime.standin_launch(
-                entry, grid[0], block[0], shared_mem, pointers, self.seed, self.late
-            ):
-                raise RuntimeError("some threads of a block never came to a barrier of the others")
+            self._launch(entry, grid[0], block[0], shared_mem, args)
 
         return launch_kernel
+
+    def run(self, name, text, *args, threads=32, shared_bytes=0):
+        """Launch one block of a kernel that stands in ``text``; it may include the primitives."""
+        _runtime(self.build)  # what the kernel calls
+        path = _compile(self.build, [(name, flatten("text", {"text": text, **_twin()}))])
+        self._launch(ctypes.CDLL(str(path)).entry_0, 1, threads, shared_bytes, args)
+
+    def _launch(self, entry, blocks, threads, shared_bytes, args):
+        holders = [_argument(a) for a in args]
+        pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, holders))
+        fault = _runtime(self.build).standin_launch(
+            entry, blocks, threads, shared_bytes, pointers, self.seed, self.late
+        )
+        if fault is not None:
+            raise RuntimeError(fault.decode())
 
     def prepare(self, specialisations):
         """Compile many specialisations at once, in few translation units."""
@@ -197,8 +206,7 @@ class Standin:
         return gradient_verbs(self, kernel, tile)[1]
 
     def _source(self, specialisation):
-        twin = (HERE / "primitives.cuh").read_text()
-        return source(specialisation, {"primitives.cuh": twin, **self.texts})
+        return source(specialisation, {**_twin(), **self.texts})
 
     def _entry(self, specialisation):
         key = self.build, self._source(specialisation)
@@ -244,6 +252,10 @@ def gradient_verbs(device, kernel=None, tile=None):
 _entries = {}
 
 
+def _twin():
+    return {"primitives.cuh": (HERE / "primitives.cuh").read_text()}
+
+
 def _argument(value):
     """Return the memory that holds one kernel argument."""
     if isinstance(value, np.ndarray) and value.dtype.names is None:
@@ -264,6 +276,7 @@ def _runtime(build):
         ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p,
         ctypes.c_uint64, ctypes.c_bool,
     ]  # fmt: skip
+    runtime.standin_launch.restype = ctypes.c_char_p
     runtime.standin_allocate.argtypes = [ctypes.c_size_t]
     runtime.standin_allocate.restype = ctypes.c_void_p
     runtime.standin_free.argtypes = [ctypes.c_void_p]
@@ -287,7 +300,8 @@ def _compile(build, kernels):
 
 def _build(flags, text):
     """Compile a library, unless one of the same text, flags and compiler is there already."""
-    identity = [_version(), *flags, (HERE / "cuda.h").read_text(), text]
+    headers = [path.read_text() for path in sorted(HERE.glob("*.h"))]
+    identity = [_version(), *flags, *headers, text]
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
     path = _folder() / f"{key}.so"
     if not path.exists():

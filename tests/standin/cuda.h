@@ -8,6 +8,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
 struct Index3 {
@@ -17,12 +18,22 @@ struct Index3 {
 // Set by runtime.cpp whenever it lets a thread run.
 extern "C" Index3 threadIdx, blockIdx;
 
+enum class Matrices { F16, BF16, TF32 };
+
 extern "C" void standin_barrier();
+extern "C" void standin_warp_barrier();
 extern "C" void* standin_shared();
-extern "C" void standin_copy_async(void* to, const void* from, std::size_t bytes, bool there);
-extern "C" void standin_copy_async_wait();
+extern "C" void standin_aligned(const void* address, std::size_t bytes);
+extern "C" void standin_copy_async(void* to, const void* from, int bytes, int present);
+extern "C" void standin_copy_async_commit();
+extern "C" void standin_copy_async_wait(unsigned int pending);
+extern "C" void standin_load_matrices(unsigned int* to, const unsigned int (&row)[4], int count,
+                                      bool transposed);
+extern "C" void standin_mma(Matrices kind, float (&sum)[4], const unsigned int (&a)[4],
+                            const unsigned int (&b)[2]);
 
 inline void __syncthreads() { standin_barrier(); }
+inline void __syncwarp() { standin_warp_barrier(); }
 
 // Calls a kernel with the arguments that an array of pointers points to, as a launch does.
 template <typename... Arguments, std::size_t... I>

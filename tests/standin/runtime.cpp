@@ -1,14 +1,16 @@
 // Runs a kernel on the CPU: the threads of a block are fibres, and a barrier passes control on.
 //
-// Blocks run one after another.  Between two barriers the threads of a block run one after another
-// in a random order that follows from the seed, so whatever depends on the order soon shows.
-// Asynchronous copies come in two ways.  Early: the data are there at once, and a read that should
-// have come before is wrong.  Late: they are there only after the wait, and until then the place
-// holds garbage.
+// Blocks run one after another.  A warp runs until all its lanes wait for others, then another one;
+// the order of the warps, and of the lanes each time, is random and follows from the seed, so
+// whatever depends on the order soon shows.  Asynchronous copies come in two ways.  Early: the data
+// are there at once, and a read that should have come before is wrong.  Late: they are there only
+// after their group has been waited for, and until then the place holds garbage.
 //
 // Built without instrumentation itself; the sanitizers are told of fibres and barriers.
 #include "cuda.h"
+#include "matrices.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -29,14 +31,17 @@ namespace {
 
 constexpr std::size_t STACK = 256 << 10;
 
+// What lies where nothing was written: a finite number, since kernels mend sums that are not.
+constexpr int GARBAGE = 0x49;
+
 struct Copy {
     void* to;
     const void* from;
-    std::size_t bytes;
-    bool there;
+    int bytes, present;
+    unsigned int group;
 };
 
-enum class State { READY, AT_BARRIER, DONE };
+enum class State { READY, WAITING, DONE };
 
 struct Fibre {
     unsigned int thread = 0;
@@ -44,8 +49,23 @@ struct Fibre {
     void* stack = nullptr;
     void* context = nullptr;  // where it goes on: its stack pointer, or its ucontext_t
     void* tsan = nullptr;
-    unsigned int barriers = 0;
+    unsigned int groups = 0;  // of copies, so far
     std::vector<Copy> in_flight;
+};
+
+// Where fibres wait until all have come.
+struct Meeting {
+    std::vector<Fibre*> here;
+    unsigned int held = 0;  // how many meetings there were
+    char order[2];          // only their addresses count, for ThreadSanitizer
+};
+
+using Together = void (*)(const Words (&given)[32], Words (&taken)[32]);
+
+struct Warp {
+    Meeting meeting;
+    Together together;  // what the lanes do that have come
+    Words given[32], taken[2][32];
 };
 
 struct Launch {
@@ -53,7 +73,11 @@ struct Launch {
     void** arguments;
     void* shared;
     bool late;
-    char start, end, barrier[2];  // only their addresses count, for ThreadSanitizer
+    unsigned int threads;
+    Meeting barrier;
+    std::vector<Warp> warps;
+    const char* fault;
+    char start, end;  // only their addresses count, for ThreadSanitizer
 };
 
 Launch launch;
@@ -195,58 +219,182 @@ std::vector<Fibre>& fibres(unsigned int count)
     return all;
 }
 
+// Waits until `count` fibres have come.
+void meet(Meeting& meeting, unsigned int count)
+{
+    meeting.here.push_back(running);
+    running->state = State::WAITING;
+    if (meeting.here.size() == count) {
+        ++meeting.held;
+        for (Fibre* fibre : meeting.here) fibre->state = State::READY;
+        meeting.here.clear();
+    }
+    switch_to(scheduler);
+}
+
+// The same, and what anybody did before happens before what anybody does afterwards.
+void meet_in_order(Meeting& meeting, unsigned int count)
+{
+    char& order = meeting.order[meeting.held % 2];
+    happens_before(order);
+    meet(meeting, count);
+    happens_after(order);
+}
+
+// Ends the launch.
+void fail(const char* fault)
+{
+    launch.fault = fault;
+    switch_to(scheduler);
+}
+
+// My warp, all of whose lanes must come to the same instruction; null stands for a barrier.
+Warp& my_warp(Together together)
+{
+    Warp& warp = launch.warps[running->thread / 32];
+    if (warp.meeting.here.empty()) warp.together = together;
+    if (warp.together != together) fail("the lanes of a warp came to different instructions");
+    return warp;
+}
+
+// Lets the lanes of my warp do something together; returns what I take of it.
+Words with_my_warp(Together together, const Words& mine)
+{
+    Warp& warp = my_warp(together);
+    const unsigned int lane = running->thread % 32;
+    warp.given[lane] = mine;
+    auto& taken = warp.taken[warp.meeting.held % 2];
+    if (warp.meeting.here.size() == 31) together(warp.given, taken);
+    meet(warp.meeting, 32);
+    return taken[lane];
+}
+
 void carry_out(const Copy& copy)
 {
-    if (copy.there)
-        memcpy(copy.to, copy.from, copy.bytes);
-    else
-        memset(copy.to, 0, copy.bytes);
+    memcpy(copy.to, copy.from, copy.present);
+    memset(static_cast<char*>(copy.to) + copy.present, 0, copy.bytes - copy.present);
+}
+
+struct Random {
+    std::uint64_t state;
+
+    unsigned int below(unsigned int n)
+    {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        return static_cast<unsigned int>((state >> 32) * n >> 32);
+    }
+    void shuffle(unsigned int* all, unsigned int count)
+    {
+        for (unsigned int i = count; i > 1; --i) std::swap(all[i - 1], all[below(i)]);
+    }
+};
+
+// Runs the threads of one block until all are done; false if some wait for ever.
+bool run_block(std::vector<Fibre>& all, Random& random)
+{
+    const unsigned int warps = launch.warps.size();
+    std::vector<unsigned int> warp_order(warps), order(32);
+    for (unsigned int i = 0; i < warps; ++i) warp_order[i] = i;
+    for (unsigned int left = launch.threads; left;) {
+        bool ran = false;
+        random.shuffle(warp_order.data(), warps);
+        for (const unsigned int warp : warp_order) {
+            const unsigned int first = 32 * warp, count = std::min(32u, launch.threads - first);
+            for (bool again = true; again; ran = ran || again) {
+                again = false;
+                for (unsigned int i = 0; i < count; ++i) order[i] = first + i;
+                random.shuffle(order.data(), count);
+                for (unsigned int i = 0; i < count; ++i) {
+                    Fibre& fibre = all[order[i]];
+                    if (fibre.state != State::READY) continue;
+                    switch_to(fibre);
+                    if (launch.fault) return false;
+                    again = true;
+                    left -= fibre.state == State::DONE;
+                }
+            }
+        }
+        if (!ran) {
+            launch.fault = "some threads of a block never came to a barrier of the others";
+            return false;
+        }
+    }
+    return true;
 }
 
 }  // namespace
 
 extern "C" void* standin_shared() { return launch.shared; }
 
-extern "C" void standin_barrier()
+extern "C" void standin_barrier() { meet_in_order(launch.barrier, launch.threads); }
+
+extern "C" void standin_warp_barrier()
 {
-    char& barrier = launch.barrier[running->barriers++ % 2];
-    happens_before(barrier);
-    running->state = State::AT_BARRIER;
-    switch_to(scheduler);
-    happens_after(barrier);
+    const unsigned int lanes = std::min(32u, launch.threads - running->thread / 32 * 32);
+    meet_in_order(my_warp(nullptr).meeting, lanes);
 }
 
-extern "C" void standin_copy_async(void* to, const void* from, std::size_t bytes, bool there)
+extern "C" void standin_aligned(const void* address, std::size_t bytes)
 {
-    const Copy copy = {to, from, bytes, there};
+    if (reinterpret_cast<std::uintptr_t>(address) % bytes) fail("misaligned address");
+}
+
+extern "C" void standin_copy_async(void* to, const void* from, int bytes, int present)
+{
+    standin_aligned(to, bytes);
+    standin_aligned(from, bytes);
+    const Copy copy = {to, from, bytes, present, running->groups};
     if (launch.late) {
-        memset(to, 0xff, bytes);
+        memset(to, GARBAGE, bytes);
         running->in_flight.push_back(copy);
     } else {
         carry_out(copy);
     }
 }
 
-extern "C" void standin_copy_async_wait()
+extern "C" void standin_copy_async_commit() { ++running->groups; }
+
+extern "C" void standin_copy_async_wait(unsigned int pending)
 {
-    for (const Copy& copy : running->in_flight) carry_out(copy);
-    running->in_flight.clear();
+    std::vector<Copy>& copies = running->in_flight;
+    const auto arrives = [&](const Copy& copy) { return copy.group + pending < running->groups; };
+    const auto rest = std::find_if_not(copies.begin(), copies.end(), arrives);
+    std::for_each(copies.begin(), rest, carry_out);
+    copies.erase(copies.begin(), rest);
 }
 
-// Returns 0, or 1 if some threads of a block ended while others waited for them at a barrier.
-extern "C" int standin_launch(void (*kernel)(void**), unsigned int blocks, unsigned int threads,
-                              std::size_t shared_bytes, void** arguments, std::uint64_t seed, bool late)
+extern "C" void standin_load_matrices(unsigned int* to, const unsigned int (&row)[4], int count,
+                                      bool transposed)
+{
+    Words mine = {};
+    for (int i = 0; i < 4; ++i) mine.word[i] = row[i];
+    const Words taken = with_my_warp(transposed ? load_matrices_transposed : load_matrices, mine);
+    for (int i = 0; i < count; ++i) to[i] = taken.word[i];
+}
+
+extern "C" void standin_mma(Matrices kind, float (&sum)[4], const unsigned int (&a)[4],
+                            const unsigned int (&b)[2])
+{
+    Words mine;
+    for (int i = 0; i < 4; ++i) {
+        mine.word[i] = a[i];
+        memcpy(&mine.word[6 + i], &sum[i], sizeof sum[i]);
+    }
+    for (int i = 0; i < 2; ++i) mine.word[4 + i] = b[i];
+    const Together multiply[] = {mma_f16, mma_bf16, mma_tf32};
+    const Words taken = with_my_warp(multiply[static_cast<int>(kind)], mine);
+    for (int i = 0; i < 4; ++i) memcpy(&sum[i], &taken.word[i], sizeof sum[i]);
+}
+
+// Returns null, or what was wrong.
+extern "C" const char* standin_launch(void (*kernel)(void**), unsigned int blocks,
+                                      unsigned int threads, std::size_t shared_bytes,
+                                      void** arguments, std::uint64_t seed, bool late)
 {
     std::vector<Fibre>& all = fibres(threads);
-    std::vector<unsigned int> order(threads);
-    for (unsigned int i = 0; i < threads; ++i) order[i] = i;
-    std::uint64_t random = seed * 2 + 1;
-    const auto below = [&](unsigned int n) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        return static_cast<unsigned int>(random % n);
-    };
+    Random random = {seed * 2 + 1};
     running = &scheduler;
 #ifdef STANDIN_TSAN
     scheduler.tsan = __tsan_get_current_fiber();
@@ -254,34 +402,33 @@ extern "C" int standin_launch(void (*kernel)(void**), unsigned int blocks, unsig
     launch.kernel = kernel;
     launch.arguments = arguments;
     launch.late = late;
-    for (unsigned int block = 0; block < blocks; ++block) {
+    launch.threads = threads;
+    // Room for all, since ThreadSanitizer would see a vector grow.
+    launch.barrier.here.reserve(threads);
+    launch.warps.resize((threads + 31) / 32);
+    for (Warp& warp : launch.warps) warp.meeting.here.reserve(32);
+    launch.fault = nullptr;
+    for (unsigned int block = 0; block < blocks && !launch.fault; ++block) {
         blockIdx.x = block;
         // A heap block of exactly this size, so that the sanitizers see where it ends.
         launch.shared = malloc(shared_bytes);
-        memset(launch.shared, 0xff, shared_bytes);
+        memset(launch.shared, GARBAGE, shared_bytes);
         for (unsigned int i = 0; i < threads; ++i) {
             all[i].state = State::READY;
-            all[i].barriers = 0;
+            all[i].groups = 0;
             all[i].in_flight.clear();
         }
         happens_before(launch.start);
-        for (unsigned int left = threads, done = 0; left; left -= done) {
-            done = 0;
-            for (unsigned int i = threads; i > 1; --i) std::swap(order[i - 1], order[below(i)]);
-            for (const unsigned int i : order) {
-                switch_to(all[i]);
-                done += all[i].state == State::DONE;
-            }
-            if (done && done != threads) {
-                for (unsigned int i = 0; i < threads; ++i) prepare(all[i]);
-                free(launch.shared);
-                return 1;
-            }
+        if (run_block(all, random)) {
+            happens_after(launch.end);
+        } else {
+            for (unsigned int i = 0; i < threads; ++i) prepare(all[i]);
+            launch.barrier.here.clear();
+            for (Warp& warp : launch.warps) warp.meeting.here.clear();
         }
-        happens_after(launch.end);
         free(launch.shared);
     }
-    return 0;
+    return launch.fault;
 }
 
 // Memory for arrays: a heap block of exactly this size.

@@ -1,0 +1,119 @@
+// What a warp does with matrices that are spread over its lanes, as PTX defines the layouts.
+//
+// Each function sees what all lanes gave and says what all lanes take.  Write lane = 4 g + t.
+#pragma once
+#include "cuda.h"
+
+#include <algorithm>
+#include <cstdint>
+
+struct Words {
+    std::uint32_t word[10];
+};
+
+// ldmatrix: lane 8 i + r gave row r of matrix i, 4 words.  Of each matrix a lane takes word t of
+// row g.
+inline void load_matrices(const Words (&given)[32], Words (&taken)[32])
+{
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i)
+            taken[lane].word[i] = given[8 * i + lane / 4].word[lane % 4];
+}
+
+// With .trans it takes elements g of rows 2 t and 2 t + 1; an element is half a word.
+inline void load_matrices_transposed(const Words (&given)[32], Words (&taken)[32])
+{
+    const auto element = [&](int matrix, int row, int column) {
+        return given[8 * matrix + row].word[column / 2] >> 16 * (column % 2) & 0xffff;
+    };
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i) {
+            const int g = lane / 4, t = lane % 4;
+            taken[lane].word[i] = element(i, 2 * t, g) | element(i, 2 * t + 1, g) << 16;
+        }
+}
+
+inline double with_bits(double value, std::uint64_t mask)
+{
+    std::uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    bits &= mask;
+    memcpy(&value, &bits, sizeof bits);
+    return value;
+}
+
+// Adds exact products to a sum as the coarsest tensor cores may: four at a time, all cut off below
+// the last of 24 bits of the largest, and the new sum cut off as well.
+inline float add_products(float sum, const float* a, const float* b, int count)
+{
+    for (int first = 0; first < count; first += 4) {
+        double term[5] = {sum}, largest = std::fabs(sum), total = sum;
+        for (int k = 0; k < 4; ++k) {
+            term[k + 1] = double(a[first + k]) * b[first + k];
+            largest = std::max(largest, std::fabs(term[k + 1]));
+            total += term[k + 1];
+        }
+        if (std::isfinite(total) && largest > 0) {
+            const double power = with_bits(largest, 0x7ffull << 52);  // of two, below the largest
+            const double last = power * 0x1p-23, per_last = 0x1p23 / power;
+            total = 0;
+            for (const double one : term) total += __builtin_trunc(one * per_last) * last;
+            total = with_bits(total, ~0ull << 29);
+        }
+        sum = static_cast<float>(total);
+    }
+    return sum;
+}
+
+// mma: words 0 to 3 are of a, 4 and 5 of b, 6 to 9 of the sum.  Along K a word holds `elements`.
+template <typename Element>
+void multiply(const Words (&given)[32], Words (&taken)[32], int elements, Element element)
+{
+    const int depth = 8 * elements;
+    float a[16][16], b[8][16];
+    for (int lane = 0; lane < 32; ++lane)
+        for (int half = 0; half < 2; ++half)
+            for (int e = 0; e < elements; ++e) {
+                const int g = lane / 4, k = (half * 4 + lane % 4) * elements + e;
+                a[g][k] = element(given[lane].word[2 * half], e);
+                a[g + 8][k] = element(given[lane].word[2 * half + 1], e);
+                b[g][k] = element(given[lane].word[4 + half], e);
+            }
+    for (int lane = 0; lane < 32; ++lane)
+        for (int i = 0; i < 4; ++i) {
+            const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
+            float sum;
+            memcpy(&sum, &given[lane].word[6 + i], sizeof sum);
+            sum = add_products(sum, a[row], b[column], depth);
+            memcpy(&taken[lane].word[i], &sum, sizeof sum);
+        }
+}
+
+inline float as_float(std::uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline void mma_f16(const Words (&given)[32], Words (&taken)[32])
+{
+    multiply(given, taken, 2, [](std::uint32_t word, int e) {
+        const std::uint16_t bits = word >> 16 * e;
+        _Float16 value;
+        memcpy(&value, &bits, sizeof value);
+        return static_cast<float>(value);
+    });
+}
+
+inline void mma_bf16(const Words (&given)[32], Words (&taken)[32])
+{
+    multiply(given, taken, 2,
+             [](std::uint32_t word, int e) { return as_float(e ? word & 0xffff0000 : word << 16); });
+}
+
+// The last 13 bits of an element are not looked at.
+inline void mma_tf32(const Words (&given)[32], Words (&taken)[32])
+{
+    multiply(given, taken, 1, [](std::uint32_t word, int) { return as_float(word & ~0x1fffu); });
+}

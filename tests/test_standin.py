@@ -1,0 +1,296 @@
+"""The stand-in means what PTX says: copies arrive when they may, and matrices lie as documented.
+
+Each kernel here is a few lines around one primitive.  The layouts are written down once more, in
+the words of the PTX manual, apart from those of the stand-in.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import standin
+from standin import Standin
+
+pytestmark = pytest.mark.skipif(standin.compiler() is None, reason=standin.INSTALL)
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+GROUPS = """
+#include "primitives.cuh"
+extern "C" void groups(const int* from, int* after_one, int* after_both)
+{
+    int* place = static_cast<int*>(dynamic_shared());
+    copy_async<4>(place, from, 4);
+    copy_async<8>(place + 2, from + 2, 8);
+    copy_async_commit();
+    copy_async<16>(place + 4, from + 4, 16);
+    copy_async_commit();
+    copy_async_wait<1>();
+    for (int i = 0; i < 8; ++i) after_one[i] = place[i];
+    copy_async_wait<0>();
+    for (int i = 0; i < 8; ++i) after_both[i] = place[i];
+}
+"""
+
+
+def copied(*, late):
+    source, after_one, after_both = np.arange(8, dtype="i4"), np.zeros(8, "i4"), np.zeros(8, "i4")
+    source, *seen = (aligned(a) for a in (source, after_one, after_both))
+    Standin(late=late).run("groups", GROUPS, source, *seen, threads=1, shared_bytes=32)
+    return [array.tolist() for array in seen]
+
+
+def aligned(array):
+    """Return a copy that begins at a multiple of 16."""
+    memory = np.empty(array.nbytes + 16, np.uint8)
+    begin = -memory.ctypes.data % 16
+    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+GARBAGE = 0x49494949
+
+
+def test_a_late_copy_arrives_only_when_its_group_has_been_waited_for():
+    after_one, after_both = copied(late=True)
+    assert after_one == [0, GARBAGE, 2, 3, *[GARBAGE] * 4]
+    assert after_both == [0, GARBAGE, 2, 3, 4, 5, 6, 7]
+
+
+def test_an_early_copy_arrives_at_once():
+    assert copied(late=False) == [[0, GARBAGE, 2, 3, 4, 5, 6, 7]] * 2
+
+
+ABANDONED = """
+#include "primitives.cuh"
+extern "C" void abandoned(const int* from, int* to)
+{
+    int* place = static_cast<int*>(dynamic_shared());
+    copy_async<4>(place, from, 4);
+    copy_async_wait<0>();
+    to[0] = place[0];
+}
+"""
+
+
+@pytest.mark.parametrize(("late", "seen"), [(False, 7), (True, GARBAGE)])
+def test_a_copy_of_no_group_is_never_waited_for(late, seen):
+    result = np.zeros(1, "i4")
+    Standin(late=late).run(
+        "abandoned", ABANDONED, np.array([7], "i4"), result, threads=1, shared_bytes=16
+    )
+    assert result[0] == seen
+
+
+SHORT = """
+#include "primitives.cuh"
+extern "C" void short_copy(const short* from, short* to)
+{
+    short* place = static_cast<short*>(dynamic_shared());
+    copy_async<16>(place, from, 6);
+    copy_async_commit();
+    copy_async_wait<0>();
+    for (int i = 0; i < 8; ++i) to[i] = place[i];
+}
+"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_rest_of_a_short_copy_is_zero(late):
+    # The source ends where the copy does.
+    source = Standin().empty((3,), "i2")
+    source[...] = [5, 6, 7]
+    result = np.zeros(8, "i2")
+    Standin(late=late).run("short_copy", SHORT, source, result, threads=1, shared_bytes=16)
+    assert result.tolist() == [5, 6, 7, 0, 0, 0, 0, 0]
+
+
+# --- matrices -------------------------------------------------------------------------------------
+
+LOAD = """
+#include "primitives.cuh"
+extern "C" void load(const unsigned int* from, unsigned int* to)
+{{
+    unsigned int* rows = static_cast<unsigned int*>(dynamic_shared());
+    for (int i = 0; i < 4; ++i) rows[4 * threadIdx.x + i] = from[4 * threadIdx.x + i];
+    __syncwarp();
+    unsigned int taken[{count}];
+    // Lanes whose address does not count give none.
+    {function}(taken, threadIdx.x < {count} * 8 ? rows + 4 * threadIdx.x : nullptr);
+    for (int i = 0; i < {count}; ++i) to[{count} * threadIdx.x + i] = taken[i];
+}}
+"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_matrices_are_loaded_as_ldmatrix_does(count, transposed):
+    matrices = np.arange(4 * 8 * 8, dtype="u2").reshape(4, 8, 8)
+    function = "load_matrices_transposed" if transposed else "load_matrices"
+    taken = np.zeros((32, count, 2), "u2")
+    text = LOAD.format(count=count, function=function)
+    Standin().run("load", text, matrices, taken, shared_bytes=512)
+    for lane in range(32):
+        row, column = lane // 4, lane % 4 * 2
+        for i in range(count):
+            matrix = matrices[i].T if transposed else matrices[i]
+            np.testing.assert_array_equal(taken[lane, i], matrix[row, column : column + 2])
+
+
+def fragments(kind, group, thread):
+    """Return (row, column) of a's elements in a lane, of b's, and of the sum's.
+
+    As in the PTX manual: i counts elements, the lane is 4 * group + thread.
+    """
+    if kind == "tf32":
+        a = [(group + 8 * (i in (1, 3)), thread + 4 * (i >= 2)) for i in range(4)]
+        b = [(thread + 4 * i, group) for i in range(2)]
+    elif kind == "f16_k8":
+        a = [(group + 8 * (i >= 2), thread * 2 + i % 2) for i in range(4)]
+        b = [(thread * 2 + i, group) for i in range(2)]
+    else:
+        a = [
+            (group + 8 * (not (i < 2 or 4 <= i < 6)), thread * 2 + i % 2 + 8 * (i >= 4))
+            for i in range(8)
+        ]
+        b = [(thread * 2 + i % 2 + 8 * (i >= 2), group) for i in range(4)]
+    total = [(group + 8 * (i >= 2), thread * 2 + i % 2) for i in range(4)]
+    return a, b, total
+
+
+MMA = """
+#include "primitives.cuh"
+extern "C" void multiply(const unsigned int* a, const unsigned int* b, float* sum)
+{{
+    const unsigned int lane = threadIdx.x;
+    float mine[4];
+    for (int i = 0; i < 4; ++i) mine[i] = sum[4 * lane + i];
+    {call}
+    for (int i = 0; i < 4; ++i) sum[4 * lane + i] = mine[i];
+}}
+"""
+FULL = """
+    unsigned int a_mine[4], b_mine[2];
+    for (int i = 0; i < 4; ++i) a_mine[i] = a[4 * lane + i];
+    for (int i = 0; i < 2; ++i) b_mine[i] = b[2 * lane + i];
+    mma_{kind}(mine, a_mine, b_mine);
+"""
+CALLS = {
+    **{kind: FULL.format(kind=kind) for kind in ("f16", "bf16", "tf32")},
+    "f16_k8": "mma_f16_k8(mine, a[2 * lane], a[2 * lane + 1], b[lane]);",
+}
+DTYPES = {
+    "f16": np.dtype("f2"),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "tf32": np.dtype("f4"),
+    "f16_k8": np.dtype("f2"),
+}
+
+
+def mma(kind, a, b, c):
+    """Return c + a b, computed by a warp of the stand-in."""
+    layouts = [fragments(kind, lane // 4, lane % 4) for lane in range(32)]
+    given = [
+        np.array([[matrix[at] for at in layout[which]] for layout in layouts], matrix.dtype)
+        for which, matrix in enumerate((a, b, c))
+    ]
+    Standin().run("multiply", MMA.format(call=CALLS[kind]), *given)
+    result = np.full_like(c, np.nan)
+    for layout, values in zip(layouts, given[2], strict=True):
+        for at, value in zip(layout[2], values, strict=True):
+            result[at] = value
+    return result
+
+
+@pytest.mark.parametrize("kind", DTYPES)
+def test_matrices_are_multiplied_as_mma_does(kind, rng):
+    dtype, depth = DTYPES[kind], 8 if kind in ("tf32", "f16_k8") else 16
+    a = rng.integers(-100, 101, (16, depth))
+    b, c = rng.integers(-100, 101, (depth, 8)), rng.integers(-100, 101, (16, 8))
+    result = mma(kind, a.astype(dtype), b.astype(dtype), c.astype("f4"))
+    np.testing.assert_array_equal(result, a @ b + c)
+
+
+def test_tensor_cores_cut_sums_off(rng):
+    a = rng.uniform(1, 2, (16, 16)).astype("f2")
+    b = rng.uniform(1, 2, (16, 8)).astype("f2")
+    c = rng.uniform(1, 2, (16, 8)).astype("f4")
+    exact = a.astype("f8") @ b.astype("f8") + c
+    error = exact - mma("f16", a, b, c)
+    assert (error >= 0).all()
+    assert (error > np.spacing(exact.astype("f4")) / 2).any()  # a rounded sum errs no more
+    assert (error <= 17 * 2**-22 * exact).all()
+
+
+def test_tf32_looks_at_11_bits():
+    a, b = np.zeros((16, 8), "f4"), np.zeros((8, 8), "f4")
+    a[0, 0] = 2 - 2**-23
+    b[0, 0] = 1
+    assert mma("tf32", a, b, np.zeros((16, 8), "f4"))[0, 0] == 2 - 2**-10
+
+
+ROUND = """
+#include "primitives.cuh"
+extern "C" void round_all(float* all)
+{
+    all[threadIdx.x] = float_to_tf32(all[threadIdx.x]);
+}
+"""
+
+
+def test_tf32_rounds_to_nearest_and_ties_away_from_zero():
+    largest = np.finfo("f4").max
+    given = np.array([1, 1 + 2**-11, -1 - 2**-11, 1 + 2**-12, np.inf, largest], "f4")
+    result = np.zeros(32, "f4")
+    result[: len(given)] = given
+    Standin().run("round_all", ROUND, result)
+    rounded = [1, 1 + 2**-10, -1 - 2**-10, 1, np.inf, np.inf]
+    np.testing.assert_array_equal(result[: len(given)], rounded)
+
+
+# --- warps ----------------------------------------------------------------------------------------
+
+BROKEN_WARP = """
+#include "primitives.cuh"
+extern "C" void broken()
+{{
+    void* place = dynamic_shared();
+    unsigned int taken[1];
+    {statement}
+}}
+"""
+BROKEN = {
+    "never came": "if (threadIdx.x != 9) load_matrices(taken, place);",
+    "came to different instructions": (
+        "if (threadIdx.x < 16) load_matrices(taken, place); else __syncwarp();"
+    ),
+    "misaligned address": "load_matrices(taken, static_cast<char*>(place) + 4);",
+}
+
+
+@pytest.mark.parametrize("words", BROKEN)
+def test_a_warp_that_does_not_keep_together_is_an_error(words):
+    text = BROKEN_WARP.format(statement=BROKEN[words])
+    with pytest.raises(RuntimeError, match=words):
+        Standin().run("broken", text, shared_bytes=64)
+
+
+NEIGHBOURS = """
+#include "primitives.cuh"
+extern "C" void neighbours(int* all)
+{
+    int* place = static_cast<int*>(dynamic_shared());
+    place[threadIdx.x] = threadIdx.x;
+    __syncwarp();
+    all[threadIdx.x] = place[threadIdx.x ^ 31];
+}
+"""
+
+
+def test_lanes_may_come_to_a_barrier_of_their_warp_in_any_order_and_warps_alone():
+    for seed in range(5):
+        result = np.zeros(64, "i4")
+        Standin(seed=seed).run("neighbours", NEIGHBOURS, result, threads=64, shared_bytes=512)
+        np.testing.assert_array_equal(result, np.arange(64) ^ 31)
