@@ -95,13 +95,19 @@ def architecture(capability: int) -> str:
     major = capability // 10
     runs = [a for a in nvrtc.getSupportedArchs() if a // 10 == major and a <= capability]
     if not runs:
-        version = ".".join(map(str, nvrtc.getVersion()))
         raise RuntimeError(
-            f"NVRTC {version} cannot compile for compute capability {major}.{capability % 10}; "
+            f"NVRTC {version()} cannot compile for compute capability {major}.{capability % 10}; "
             "install a CuPy for another version of CUDA"
         )
     newest = max(runs)
     return f"sm_{newest}a" if newest == 90 else f"sm_{newest}"
+
+
+def version() -> str:
+    """Return the version of NVRTC."""
+    from cupy.cuda import nvrtc
+
+    return ".".join(map(str, nvrtc.getVersion()))
 
 
 def compiled(text: str, architecture: str, *options: str) -> tuple[bytes, str]:
@@ -122,9 +128,7 @@ def compiled(text: str, architecture: str, *options: str) -> tuple[bytes, str]:
 
 def cubin(text: str, architecture: str) -> Path:
     """Return the file of a compiled source: from the cache, or compiled and put there."""
-    from cupy.cuda import nvrtc
-
-    identity = [text, architecture, *OPTIONS, *map(str, nvrtc.getVersion())]
+    identity = [text, architecture, *OPTIONS, version()]
     key = _hash("\0".join(identity).encode())
     folder = _folder()
     for path in folder.glob(f"{key}-*.cubin"):

@@ -12,6 +12,7 @@ import numpy as np
 import tconv
 
 from ..._config import versions
+from ...gpu import compile
 from .peers import Arrays, Contender, Factory, from_tensor, missing_packages, tensor, torch_call
 from .suite import Array, Layer
 
@@ -45,7 +46,7 @@ class Cuda:
             "device": self.name,
             "driver": cuda.runtime.driverGetVersion(),
             "CUDA": cuda.runtime.runtimeGetVersion(),
-            "NVRTC": ".".join(map(str, cuda.nvrtc.getVersion())),
+            "NVRTC": compile.version(),
             "versions": versions(),
         }
         if self.has_pytorch:
