@@ -127,6 +127,8 @@ def _share_memory(a: Any, b: Any) -> bool:
 
 def _overlaps_itself(array: Any) -> bool:
     """Return True unless each axis steps over all that the smaller steps cover."""
+    if array.flags.c_contiguous:
+        return False
     covered = array.dtype.itemsize
     for stride, size in sorted(
         (abs(s), n) for s, n in zip(array.strides, array.shape, strict=True)

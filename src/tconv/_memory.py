@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 
@@ -11,8 +12,13 @@ def is_channels_last(x: Any) -> bool:
 
     An array that is contiguous both ways (one channel, say) counts as channels-first.
     """
-    return not _is_contiguous(x.shape, x.strides, x.dtype.itemsize) and _is_contiguous(
-        _channels_last(x.shape), _channels_last(x.strides), x.dtype.itemsize
+    return _lies_channels_last(x.shape, x.strides, x.dtype.itemsize)
+
+
+@lru_cache(maxsize=4096)
+def _lies_channels_last(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    return not _is_contiguous(shape, strides, itemsize) and _is_contiguous(
+        _channels_last(shape), _channels_last(strides), itemsize
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .. import _memory
+from .. import _check, _memory
 from .._geometry import Geometry
 from .call import Call, Operation, Strides, contiguous
 from .choice import Choice, Specialisation, Tile
@@ -145,7 +145,7 @@ def _compute(
         result, out_strides = _regular(device.empty(out.shape, out.dtype), device)
     call = Call(
         geometry,
-        result.dtype.name,
+        _check.dtype_name(result.dtype),
         Strides(x_strides, weight_strides, bias_strides[0], out_strides),
         activation,
         precision,
