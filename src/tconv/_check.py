@@ -480,6 +480,12 @@ def precision(name: Any, array: Any) -> None:
         raise TypeError(f"precision={name!r} is for float32, not {dtype}")
 
 
+def choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+    """Raise unless a value is one of these names."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(known)}")
+
+
 def out(out: Any, shape: tuple[int, ...], *, writeable: bool, overlaps: str | None) -> None:
     """Raise unless ``out`` can take the result: its shape, and memory of its own to write to."""
     if tuple(out.shape) != shape:

@@ -14,9 +14,11 @@ from .._backward import backward_verbs
 from .._conv import conv_verbs
 from .._geometry import Geometry
 from . import compile, exchange, launch
+from .ceilings import Ceilings
 from .planning import Plan, plan
 
 __all__ = [
+    "Ceilings",
     "Plan",
     "conv1d",
     "conv2d",

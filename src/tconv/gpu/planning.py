@@ -11,22 +11,60 @@ from .. import _check
 from .._api import Ints, Padding
 from .._geometry import Geometry
 from .call import TYPES, Call, Strides, contiguous
-from .choice import Choice
+from .ceilings import KNOWN, Ceilings, Floor, floor, flops
+from .choice import Choice, Tile
 from .select import select
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A geometry, and the kernel that computes it; ``print`` it to read it."""
+    """A geometry, and the kernel that computes it; ``print`` it to read it.
+
+    ``ceilings`` are those that `floor` is reckoned with, of a device that is ``assumed`` where it
+    is neither the current one nor was asked for.
+    """
 
     geometry: Geometry
     choice: Choice
     capability: int
     precision: str | None
+    ceilings: Ceilings | None
+    assumed: bool
+
+    @property
+    def dtype(self) -> str:
+        """The name of the element type."""
+        return self.choice.specialisation.dtype
+
+    @property
+    def flops(self) -> int:
+        """Useful operations on real numbers; those that padding crops do not count."""
+        return flops(self.geometry, self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Compulsory traffic in bytes: x and weight read once, the result written once."""
+        return self.geometry.nbytes(TYPES[self.dtype].element_bytes)
+
+    @property
+    def tile(self) -> Tile | None:
+        """What one block of a matrix product computes; None for other kernels."""
+        return self.choice.tile
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the grid."""
+        return self.choice.blocks
+
+    @property
+    def floor(self) -> Floor | None:
+        """The least time on the device, in seconds; None where its ceilings are not known."""
+        if self.ceilings is None:
+            return None
+        return floor(self.geometry, self.dtype, self.precision, self.ceilings)
 
     def __str__(self) -> str:
         g, c, s = self.geometry, self.choice, self.choice.specialisation
-        itemsize = TYPES[s.dtype].element_bytes
         major, minor = divmod(self.capability, 10)
         lines = [
             f"{s.kernel} on {s.dtype}, compute capability {major}.{minor}",
@@ -44,11 +82,19 @@ class Plan:
             f"grid        {c.blocks} blocks of {s.threads} threads",
             f"memory      {s.shared_bytes} bytes of shared memory a block, {copies}, "
             f"{s.index_bits}-bit offsets",
-            f"work        {g.flops:.3g} FLOP, at least {g.nbytes(itemsize):.3g} bytes",
+            f"work        {self.flops:.3g} FLOP, at least {self.nbytes:.3g} bytes",
+            f"floor       {self._floor()}",
         ]
         if self.precision not in (None, "ieee"):
             lines.append(f"precision   float32, more exact than the {self.precision} asked for")
         return "\n".join(lines)
+
+    def _floor(self) -> str:
+        if self.ceilings is None or self.floor is None:
+            return f"not known; say on which device: {', '.join(KNOWN)}"
+        arithmetic, memory = (f"{_three_digits(1e6 * time)} us" for time in self.floor)
+        device = f"{'an assumed ' if self.assumed else ''}{self.ceilings.device}"
+        return f"{arithmetic} of arithmetic, {memory} of memory traffic on {device}"
 
 
 def plan(
@@ -66,6 +112,7 @@ def plan(
     precision: str | None = None,
     channels_last: bool = False,
     capability: int | None = None,
+    device: str | Ceilings | None = None,
 ) -> Plan:
     """Say which kernel would compute a call, how it would be launched, and why.
 
@@ -81,7 +128,10 @@ def plan(
     channels_last : bool, default False
         Whether x and the result are views of channels-last memory.
     capability : int, optional
-        Compute capability as two digits, 90 for 9.0.  Default: the current device's, or 80.
+        Compute capability as two digits, 90 for 9.0.  Default: that of ``device``.
+    device : {"H200", "H100", "A100"} or Ceilings, optional
+        Where the call would run: what the floor is reckoned with.  Default: the current device;
+        without one, the first of these of the ``capability``, by default the A100.
 
     Returns
     -------
@@ -92,6 +142,15 @@ def plan(
     ------
     ValueError, TypeError
         As `transposed_conv2d` does.
+
+    Examples
+    --------
+    >>> from tconv import gpu
+    >>> plan = gpu.plan((8, 1024, 32, 32), (1024, 512, 2, 2), stride=2, device="H200")
+    >>> plan.flops, plan.nbytes
+    (34359738368, 109051904)
+    >>> print(f"{1e6 * plan.floor.seconds:.0f} us")
+    573 us
     """
     # NumPy knows bfloat16 by name only once somebody has imported ml_dtypes.
     name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
@@ -112,8 +171,7 @@ def plan(
         dilation=dilation,
         groups=groups,
     )
-    if capability is None:
-        capability = _current_capability()
+    ceilings, capability, assumed = _where(device, capability)
     order = _channels_last if channels_last else contiguous
     strides = Strides(
         x=order(geometry.x_shape),
@@ -122,7 +180,11 @@ def plan(
         out=order(geometry.out_shape),
     )
     call = Call(geometry, name, strides, activation, precision, capability)
-    return Plan(geometry, select(call), capability, precision)
+    return Plan(geometry, select(call), capability, precision, ceilings, assumed)
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 class _Type(NamedTuple):
@@ -144,11 +206,32 @@ def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (strides[0], strides[-1], *strides[1:-1])
 
 
-def _current_capability() -> int:
+def _where(
+    device: str | Ceilings | None, capability: int | None
+) -> tuple[Ceilings | None, int, bool]:
+    """Return the ceilings and the capability of a device, and whether it was only assumed."""
+    if device is not None:
+        if not isinstance(device, Ceilings):
+            _check.choice("device", device, tuple(KNOWN))
+            device = KNOWN[device]
+        return device, device.capability if capability is None else capability, False
+    here = _current()
+    if here is not None and capability in (None, here[1]):
+        name, capability = here
+        known = (c for c in KNOWN.values() if c.device == name)
+        return next(known, None), capability, False
+    capability = 80 if capability is None else capability
+    return next((c for c in KNOWN.values() if c.capability == capability), None), capability, True
+
+
+def _current() -> tuple[str, int] | None:
+    """Return the name and the capability of the current device, if there is one."""
     from . import is_available
 
     if not is_available():
-        return 80
+        return None
     import cupy
 
-    return int(cupy.cuda.Device().compute_capability)
+    device = cupy.cuda.Device()
+    name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    return name, int(device.compute_capability)
