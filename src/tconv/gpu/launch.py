@@ -187,7 +187,7 @@ def parameter_gradients(
     y, y_strides = _regular(y, device)
     call = Call(
         geometry,
-        x.dtype.name,
+        _check.dtype_name(x.dtype),
         Strides(x_strides, contiguous(geometry.weight_shape), 1, y_strides),
         capability=device.capability,
         operation="weight_gradient",
