@@ -15,7 +15,7 @@ import tconv
 from pretended import on_device
 from tconv import layer as layers
 from tconv.gpu import launch
-from tconv.gpu.families import FAMILIES
+from tconv.gpu.families import FAMILIES, OPERATIONS
 
 LAYERS = (tconv.TransposedConv1d, tconv.TransposedConv2d, tconv.TransposedConv3d)
 RANDOM = [case for case in cases.random_cases(60, seed=5) if 0 not in case.x]
@@ -41,7 +41,7 @@ def only(monkeypatch):
             return family(call, asked=True, tile=tile)
 
         family = FAMILIES[kernel]
-        monkeypatch.setattr("tconv.gpu.select.FAMILIES", {kernel: choose})
+        monkeypatch.setitem(OPERATIONS, "transposed_conv", {kernel: choose})
         launch.prepared.cache_clear()
 
     yield leave
@@ -262,7 +262,7 @@ def test_a_layer_keeps_the_workspace_of_its_second_pass(with_gpu, monkeypatch, r
         return changed(choice, workspace_bytes=100, second=again)
 
     gather = FAMILIES["gather"]
-    monkeypatch.setattr("tconv.gpu.select.FAMILIES", {"gather": split})
+    monkeypatch.setitem(OPERATIONS, "transposed_conv", {"gather": split})
     given = []
     monkeypatch.setattr(
         type(with_gpu[3]), "kernel", lambda *_: lambda _g, _b, args, **_: given.append(args[4])
