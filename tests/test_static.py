@@ -258,6 +258,23 @@ def test_a_broken_limit_is_named(bad, complaint):
     assert "on sm_90a" in found
 
 
+@pytest.mark.parametrize(
+    ("constant", "complaint"),
+    [
+        (("X_VECTOR", 4), None),
+        (("X_VECTOR", 2), "moves nothing 2 elements wide, in spite of X_VECTOR"),
+        (("WEIGHT_VECTOR", 1), None),
+        (("OUT_VECTOR", 4), None),
+        (("OUT_VECTOR", 1), "moves nothing 1 elements wide, in spite of OUT_VECTOR"),
+    ],
+)
+def test_a_kernel_moves_as_many_elements_at_once_as_it_is_specialised_for(constant, complaint):
+    kernel = replace(GEMM, constants=(*GEMM.constants, constant))
+    code = replace(CODE, global_loads={16: 8}, copies={4: 2}, global_stores={16: 4, 8: 1})
+    found = limits.complaints(kernel, 90, replace(GOOD, code=code))
+    assert [text.split(" on sm_90a ")[1] for text in found] == [complaint] * bool(complaint)
+
+
 def test_a_key_depends_on_the_source_but_not_on_its_comments(monkeypatch):
     def key(text, capability=90, nvrtc="13.5"):
         record.key.cache_clear()

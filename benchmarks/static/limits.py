@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Specialisation
 
 from .chosen import ARCHITECTURES, Row
-from .record import Measurement, Record
+from .record import Code, Measurement, Record
 
 FMA_SHARE = 0.90
 """Of the instructions in the main loop of the float32 matrix product."""
@@ -32,4 +33,19 @@ def complaints(
     if code and kind == ("gemm", "float32") and code.main.fraction < FMA_SHARE:
         share = f"{code.main.fraction:.1%} of its main loop"
         found.append(f"multiplies with {share}, less than {FMA_SHARE:.0%}")
+    found += _narrow(specialisation, code) if code else []
     return [f"{specialisation} on {ARCHITECTURES[capability]} {text}" for text in found]
+
+
+def _narrow(specialisation: Specialisation, code: Code) -> list[str]:
+    """Return where a kernel does not move as many elements at once as it is specialised for."""
+    size = TYPES[specialisation.dtype].element_bytes
+    loads = {*code.global_loads, *code.copies}
+    widths = {"X_VECTOR": loads, "WEIGHT_VECTOR": loads, "OUT_VECTOR": {*code.global_stores}}
+    if code.tensor_copies:
+        widths = {"OUT_VECTOR": {*code.global_stores}}
+    return [
+        f"moves nothing {value} elements wide, in spite of {name}"
+        for name, value in specialisation.constants
+        if name in widths and value * size not in widths[name]
+    ]
