@@ -28,6 +28,7 @@ from static import chosen, limits, record, tables
 from static.chosen import Row
 from static.record import Measurement, Record
 from tconv.commands.bench import suite
+from tconv.gpu import compile
 from tconv.gpu.choice import Specialisation
 
 PAGE = Path(__file__).parents[1] / "docs" / "kernel_resources.md"
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
 
 def write(rows: list[Row], pool: Executor) -> list[str]:
     """Measure what is missing, write the record and the page; return the limits that are broken."""
-    nvrtc = record.nvrtc_version()
+    nvrtc = compile.version()
     kernels = keys(rows, nvrtc)
     known = Record.read().measurements
     missing = {key: kernel for key, kernel in kernels.items() if key not in known}
@@ -81,7 +82,7 @@ def check(rows: list[Row], pool: Executor) -> list[str]:
         complaints.append(f"{PAGE.name} is not what the record gives; {REMEDY}")
     sample = {key: one for key, one in kernels.items() if (one[0].dtype, one[1]) in SAMPLE}
     for key, now in measured(sample, pool).items():
-        if record.nvrtc_version() != old.nvrtc:
+        if compile.version() != old.nvrtc:
             complaints += limits.complaints(*sample[key], now)
         elif not record.same(now, old.measurements[key]):
             complaints.append(f"{sample[key]} measures {now}, recorded is {old.measurements[key]}")
@@ -90,7 +91,7 @@ def check(rows: list[Row], pool: Executor) -> list[str]:
 
 def show(rows: list[Row], pool: Executor) -> list[str]:
     """Measure and print; return the limits that are broken."""
-    nvrtc = record.nvrtc_version()
+    nvrtc = compile.version()
     new = Record(nvrtc, measured(keys(rows, nvrtc), pool))
     print("\n".join(tables.families(rows, new)), end="")
     return limits.broken(rows, new)

@@ -460,7 +460,7 @@ STATIC = [
     Mutant("a constant counts as two products", f"{TABLE}sass.py",
            '[1:3] == ["RZ", "RZ"]', '[1:3] == ["RZ"]', "static"),
     Mutant("the branch of a loop is not counted", f"{TABLE}sass.py",
-           "code[loop.first : loop.last + 1])", "code[loop.first : loop.last])", "static"),
+           "else code[loop.first : loop.last + 1]", "else code[loop.first : loop.last]", "static"),
     Mutant("the main loop may be one around it", f"{TABLE}sass.py",
            "for n in range(loop.first, loop.last + 1) if n not in inner)",
            "for n in range(loop.first, loop.last + 1))", "static"),

@@ -11,6 +11,9 @@ import pytest
 
 from static import chosen, limits, occupancy, record, sass, traffic
 from tconv import gpu
+from tconv.gpu import compile
+from tconv.gpu.call import Call, Strides, contiguous
+from tconv.gpu.select import select
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,6 +150,27 @@ def test_a_step_is_the_loop_around_with_as_many_rounds_of_the_main_loop_as_its_p
     assert sass.step_share(NESTED, None) == sass.main_share(NESTED)
 
 
+def test_a_step_is_the_innermost_loop_that_both_multiplies_and_loads():
+    step = sass.step(NESTED)
+    assert (step.first, step.last) == (1, 14)
+    loading = program(f"""
+        IADD3 R6,R6,0x1,RZ
+        LDG.E R1,desc[UR4][R2.64]
+        FFMA R0,R1,R2,R0
+        BRA {address(1)}
+        BRA {address(0)}
+    """)
+    assert sass.step(loading) == sass.main_loop(loading)
+    assert len(sass.step_code(loading)) == 3
+    preloaded = program(f"""
+        LDG.E R1,desc[UR4][R2.64]
+        FFMA R0,R1,R2,R0
+        BRA {address(1)}
+    """)
+    assert sass.step(preloaded) is None
+    assert sass.step_code(preloaded) == preloaded
+
+
 def test_accesses_are_counted_by_width_from_wide_to_narrow():
     code = program("""
         LDG.E.U16 R0,desc[UR4][R2.64]
@@ -182,16 +206,22 @@ def test_a_multiprocessor_holds_blocks_until_something_runs_out(
     assert occupancy.occupancy(capability, threads, registers, shared) == share
 
 
+def a_call(x, weight, **options):
+    g = gpu.plan(x, weight, **options).geometry
+    strides = Strides(contiguous(x), contiguous(weight), 1, contiguous(g.out_shape))
+    return Call(g, "float32", strides)
+
+
 def test_gather_moves_two_elements_for_each_product_and_its_outputs():
-    plan = gpu.plan((1, 1, 3), (1, 1, 3), stride=2)  # 9 products make 7 outputs
-    assert plan.choice.specialisation.kernel == "gather"
-    assert traffic.traffic(plan) == traffic.Traffic(fetched=18, stored=7, products=9)
-    assert traffic.moved_over_compulsory(plan) == (18 + 7) / (3 + 3 + 7)
+    call = a_call((1, 1, 3), (1, 1, 3), stride=2)  # 9 products make 7 outputs
+    work = traffic.traffic(call, select(call, kernel="gather"))
+    assert work == traffic.Traffic(fetched=18 * 4, stored=7 * 4, products=9)
+    assert work.moved == 25 * 4
 
 
-def counted(plan):
-    """Count what a tiled grid fetches, block by block and shift by shift."""
-    g, tile, columns = plan.geometry, plan.choice.tile, plan.choice.phase_columns
+def counted(g, choice):
+    """Count the elements that a tiled grid fetches, block by block and shift by shift."""
+    tile, columns = choice.tile, choice.phase_columns
     phases = [(a, b) for a in range(g.stride[0]) for b in range(g.stride[1])]
     taps = [[len(g.taps(axis).get(r, ())) for r in range(g.stride[axis])] for axis in (0, 1)]
     shifts = math.prod(
@@ -225,16 +255,16 @@ def counted(plan):
 def test_a_tiled_grid_moves_a_tile_of_each_operand_for_every_step_of_every_block(
     x, weight, options
 ):
-    plan = gpu.plan(x, weight, **options)
-    assert plan.choice.tile is not None
-    assert traffic.traffic(plan).fetched == counted(plan)
+    call = a_call(x, weight, **options)
+    choice = select(call, kernel="gemm")
+    assert traffic.traffic(call, choice).fetched == 4 * counted(call.geometry, choice)
 
 
 CODE = record.Code(
     spills=0, global_loads={16: 8}, global_stores={16: 4}, copies={}, tensor_copies=0,
     shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
 )  # fmt: skip
-GOOD = record.Measurement("gemm", 128, 20480, 0, 0.5, CODE)
+GOOD = record.Measurement("gemm", 128, 20480, 0, 0, 0.5, CODE)
 GEMM = gpu.plan((1, 64, 9), (64, 64, 3), stride=2).choice.specialisation
 
 
@@ -248,9 +278,10 @@ def test_a_kernel_within_the_limits_is_not_complained_of():
         (replace(GOOD, spilled_bytes=8), "spills"),
         (replace(GOOD, code=replace(CODE, spills=1)), "spills"),
         (replace(GOOD, code=None, spilled_bytes=8), "spills"),
+        (replace(GOOD, warnings=1), "compiles with a warning"),
         (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "89.0% of its main loop"),
     ],
-    ids=["bytes", "instructions", "only compiled", "share"],
+    ids=["bytes", "instructions", "only compiled", "warning", "share"],
 )
 def test_a_broken_limit_is_named(bad, complaint):
     (found,) = limits.complaints(GEMM, 90, bad)
@@ -308,7 +339,7 @@ def table(rows, monkeypatch, tmp_path):
     monkeypatch.setattr(record, "FILE", tmp_path / "record.json")
     monkeypatch.setattr(static_table, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(record, "measure", measure)
-    monkeypatch.setattr(record, "nvrtc_version", lambda: "13.5")
+    monkeypatch.setattr(compile, "version", lambda: "13.5")
     record.key.cache_clear()
     assert static_table.write(rows, Pool) == []
     yield SimpleNamespace(
@@ -354,7 +385,7 @@ def test_the_time_of_a_compilation_is_no_difference(table, monkeypatch):
 
 def test_with_another_compiler_a_sample_need_only_keep_the_limits(table, monkeypatch):
     measure = record.measure
-    monkeypatch.setattr(record, "nvrtc_version", lambda: "14.0")
+    monkeypatch.setattr(compile, "version", lambda: "14.0")
     monkeypatch.setattr(record, "measure", lambda s, c: replace(measure(s, c), registers=129))
     assert table.check() == []
     monkeypatch.setattr(record, "measure", lambda s, c: replace(measure(s, c), spilled_bytes=8))
@@ -370,8 +401,6 @@ def test_a_kernel_that_is_in_the_record_is_not_compiled_again(table, monkeypatch
 
 @pytest.mark.nvrtc
 def test_the_machine_code_of_a_copy_kernel_is_read_as_it_was_written():
-    from tconv.gpu import compile
-
     text = """
         extern "C" __global__ void copy(const float4* __restrict__ from, float4* to)
         {

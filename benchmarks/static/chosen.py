@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from tconv import gpu
 from tconv.commands.bench import suite
+from tconv.gpu.call import Call, Operation, Strides
 from tconv.gpu.choice import Constant, Specialisation
-from tconv.gpu.planning import Plan
+from tconv.gpu.select import select
 
 ARCHITECTURES = {
     75: "sm_75", 80: "sm_80", 86: "sm_86", 89: "sm_89", 90: "sm_90a", 100: "sm_100", 120: "sm_120",
@@ -17,6 +17,11 @@ ARCHITECTURES = {
 """By compute capability as two digits: what tconv supports."""
 
 PRECISIONS = {"float32": (None, "tf32", "tf32x3")}
+TRAINED = ("float32", "float16")
+GRADIENTS: tuple[Operation, ...] = ("conv", "weight_gradient")
+ORDERS = ("function", "layer", "layer, channels last")
+"""How arrays lie: a function's weight as it is, a layer's packed (output channels nearest)."""
+
 BY_CAPABILITY = {"ASYNC"}
 """Constants that follow from the capability alone: they make no row of their own."""
 
@@ -52,28 +57,56 @@ def rows(
     for layer in suite.load(cpu=False):
         if layers and layer.name not in layers:
             continue
-        for capability, dtype in product(capabilities, dtypes):
-            for s in specialisations(layer, dtype, capability):
+        for one in calls(layer, dtypes, capabilities):
+            for s, _ in select(one).passes:
                 row = found.setdefault(identity(s), Row())
-                row.specialisations[capability] = s
+                row.specialisations[one.capability] = s
                 row.layers.setdefault(layer.name)
     return [found[key] for key in sorted(found, key=str)]
 
 
-def specialisations(layer: suite.Layer, dtype: str, capability: int) -> list[Specialisation]:
-    """Return what a layer launches: channels first and last, with every precision."""
-    return [
-        specialisation
-        for precision in PRECISIONS.get(dtype, (None,))
-        for last in (False, True)
-        for specialisation, _ in plan(
-            layer, dtype, capability, precision=precision, channels_last=last
-        ).choice.passes
-    ]
+def calls(layer: suite.Layer, dtypes: Sequence[str], capabilities: Sequence[int]) -> Iterator[Call]:
+    """Yield the calls of one layer, forward and of its gradients."""
+    for dtype, capability in product(dtypes, capabilities):
+        for order, precision in product(ORDERS, PRECISIONS.get(dtype, (None,))):
+            yield call(layer, dtype, capability, order, precision)
+        if dtype in TRAINED:
+            for operation in GRADIENTS:
+                yield call(layer, dtype, capability, operation=operation)
 
 
-def plan(layer: suite.Layer, dtype: str, capability: int, **options: object) -> Plan:
-    """Return what one layer runs."""
+def call(
+    layer: suite.Layer,
+    dtype: str,
+    capability: int,
+    order: str = "function",
+    precision: str | None = None,
+    operation: Operation = "transposed_conv",
+) -> Call:
+    """Return one call of a layer, with a bias."""
     g = layer.geometry
-    arguments = {**layer.arguments, **options}
-    return gpu.plan(g.x_shape, g.weight_shape, dtype, capability=capability, **arguments)
+    read, written = g.x_shape, g.out_shape
+    if operation == "conv":
+        read, written = written, read
+    axes = tuple(range(2, g.ndim + 2))
+    of_images = (0, *axes, 1) if "channels last" in order else (0, 1, *axes)
+    of_weight = (0, 1, *axes) if order == "function" else (*axes, 0, 1)
+    strides = Strides(
+        x=_strides(read, of_images),
+        weight=_strides(g.weight_shape, of_weight),
+        bias=1,
+        out=_strides(written, of_images),
+    )
+    return Call(g, dtype, strides, None, precision, capability, operation)
+
+
+def _strides(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of an array whose axes lie in this order, the last one nearest.
+
+    As at a launch, an axis of one element has no stride.
+    """
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = step if shape[axis] > 1 else 0
+        step *= shape[axis]
+    return tuple(strides)

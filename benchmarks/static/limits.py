@@ -30,6 +30,8 @@ def complaints(
     found = []
     if measurement.spilled_bytes or (code and code.spills):
         found.append(f"spills {measurement.spilled_bytes} bytes")
+    if measurement.warnings:
+        found.append("compiles with a warning")
     if code and kind == ("gemm", "float32") and code.main.fraction < FMA_SHARE:
         share = f"{code.main.fraction:.1%} of its main loop"
         found.append(f"multiplies with {share}, less than {FMA_SHARE:.0%}")

@@ -26,7 +26,9 @@ WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
 """Bytes that one thread moves, by the modifier that says so; 4 without one."""
 
 BRANCHES = {"BRA", "JMP"}
-SPILLS = {"LDL", "STL"}
+SPILLS = ("LDL", "STL")
+TENSOR_COPIES = ("UTMALDG", "UBLKCP")
+GLOBAL_LOADS = ("LDG", "LDGSTS", *TENSOR_COPIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,23 +159,40 @@ def main_share(code: Sequence[Instruction]) -> Share:
     Loops within it are counted once, and skipped blocks too, so the share of multiplications is a
     lower bound as long as such loops run once.
     """
-    loop = main_loop(code)
-    return share(code if loop is None else code[loop.first : loop.last + 1])
+    return share(_within(code, main_loop(code)))
+
+
+def step(code: Sequence[Instruction]) -> Loop | None:
+    """Return the innermost loop with the products of the main loop and loads from global memory.
+
+    That is the main loop itself, or one around it.  None where no loop does both.
+    """
+    main = main_loop(code)
+    if main is None:
+        return None
+    around = [loop for loop in loops(code) if loop == main or main in loop]
+    loading = [loop for loop in around if count(_within(code, loop), *GLOBAL_LOADS)]
+    return min(loading, key=len, default=None)
+
+
+def step_code(code: Sequence[Instruction]) -> Sequence[Instruction]:
+    """Return the instructions of a step; all, where there is no loop that is one."""
+    return _within(code, step(code))
 
 
 def step_share(code: Sequence[Instruction], products: int | None) -> Share:
-    """Return what a whole step issues: ``products`` of one thread, and the loads for them.
+    """Return what a step issues: ``products`` of one thread, and the loads for them.
 
-    Where the main loop lies in another, that one brings in the data: it is counted once, with as
-    many rounds of the main loop as ``products`` take.
+    A main loop within the step is repeated until there are as many products; all else counts once.
     """
-    loop, inner = main_loop(code), main_share(code)
-    around = [] if loop is None else [other for other in loops(code) if loop in other]
-    if not around or products is None:
+    inner, whole = main_share(code), share(step_code(code))
+    if inner == whole or products is None:
         return inner
-    outer = min(around, key=len)
-    whole = share(code[outer.first : outer.last + 1])
     return whole - inner + inner.times(products / inner.products)
+
+
+def _within(code: Sequence[Instruction], loop: Loop | None) -> Sequence[Instruction]:
+    return code if loop is None else code[loop.first : loop.last + 1]
 
 
 def widths(code: Iterable[Instruction], *names: str) -> dict[int, int]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import prod
 
 from tconv.commands.bench import suite
+from tconv.gpu.call import Call
+from tconv.gpu.choice import Choice, Specialisation
+from tconv.gpu.select import select
 
 from . import chosen
 from .chosen import ARCHITECTURES, Row
 from .occupancy import occupancy
 from .record import READ, Code, Measurement, Record, Widths
-from .traffic import moved_over_compulsory, traffic
+from .traffic import traffic
 
 INTRODUCTION = """\
 # What the kernels take
@@ -25,22 +29,23 @@ Three figures in one cell are those of {read}; where they are the same, they sta
 - *Registers* of a thread; *shared* memory of a block in bytes; *occupancy*: threads that fit on a
   multiprocessor at once, as a share of what it can hold.
 - *Spills*: bytes that registers lose to memory, the most on any of {all}.
-- *Loads*, *stores*, *shared loads*: bytes for each thread x number of instructions, in the whole
-  kernel; `async` are copies from global to shared memory, `tensor` those of whole tiles.
 - *Multiplying*: the share of instructions in the main loop that multiply elements, on FMA units or
   tensor cores.  The main loop is the one with most products outside of loops within it; all
   between its ends counts, as if nothing in it were ever skipped.
-- *Step*: the same for a whole step of a tiled kernel with its loads and its bookkeeping, if those
-  lie in a loop around the main loop.  All that is there counts, although most of it is skipped in
-  most steps: the true share is higher.
+- *Step*: the same for a step of a tiled kernel, which is the main loop with the loop around it that
+  loads from global memory.  All that is there counts, although most of it is skipped in most
+  steps: the true share is higher.
+- *Loads* and *shared loads* in a step, *stores* in the whole kernel: bytes for each thread x number
+  of instructions; `async` are copies from global to shared memory, `tensor` those of whole tiles.
 - *Seconds* of CPU time that NVRTC took, once; a kernel is compiled on first use, then kept on disk.
 """
 
 LAYERS = """\
 ## What the layers take
 
-With channels first, on {architecture}.  *Moved*: bytes that the grid's blocks ask of global memory
-or write there, whichever cache answers, for each compulsory byte (input, weight and output, once).
+As a function with channels first, on {architecture}.  *Moved*: bytes that the grid's blocks ask of
+global memory or write there, whichever cache answers, for each compulsory byte (input, weight and
+output, once).
 *Instructions* of the main loop that a thread issues for each output, the tile's waste included.
 """
 
@@ -64,19 +69,41 @@ def families(rows: list[Row], record: Record) -> list[str]:
 
 
 def _family(name: str, rows: list[Row], record: Record) -> str:
-    """Return a family's table: one column for each constant that is not the same in all rows."""
-    constants = [dict(row.one.constants) for row in rows]
+    """Return a family's table; what is the same in all rows is said once."""
+    constants = [_by_window(row.one) for row in rows]
     names = dict.fromkeys(n for table in constants for n in table if n not in chosen.BY_CAPABILITY)
     varying = [n for n in names if len({table.get(n) for table in constants}) > 1]
-    fixed = [f"{n} {_constant(constants[0][n])}" for n in names if n not in varying]
-    header = ["dtype", *varying, "registers", "shared", "occupancy", "spills", "loads", "stores"]
-    header += ["shared loads", "multiplying", "step", "seconds", "layers"]
-    lines = [f"## {name}", "", f"In all: {', '.join(fixed)}.", "", *_header(header)]
+    header = ["dtype", "specialised by", "registers", "shared", "occupancy", "spills", "loads"]
+    header += ["stores", "shared loads", "multiplying", "step", "seconds", "layers"]
+    lines = [f"## {name}", ""]
+    fixed = _spelled(constants[0], [n for n in names if n not in varying])
+    if fixed:
+        lines += [f"All have {fixed}.", ""]
+    lines += _header(header)
     for row, table in zip(rows, constants, strict=True):
-        cells = [row.one.dtype, *(_constant(table.get(n, "")) for n in varying)]
+        cells = [row.one.dtype, _spelled(table, varying)]
         cells += [*_cells(row, record.of(row)), ", ".join(row.layers)]
         lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def _by_window(specialisation: Specialisation) -> dict[str, object]:
+    """Return the constants; those of the axes X, Y and Z make one, as in KERNEL 16x16."""
+    table: dict[str, object] = dict(specialisation.constants)
+    for name in [n.removesuffix("_X") for n in table if n.endswith("_X")]:
+        sizes = [table.pop(f"{name}_{axis}") for axis in "ZYX" if f"{name}_{axis}" in table]
+        table[name] = "x".join(map(str, sizes[-int(table["AXES"]) :]))
+    return table
+
+
+def _spelled(table: dict[str, object], names: Iterable[str]) -> str:
+    """Return the constants of these names; a flag is named where it is set."""
+    parts = []
+    for name in names:
+        value = table.get(name, False)
+        if value is not False:
+            parts.append(name if value is True else f"{name} {value}")
+    return ", ".join(parts)
 
 
 def _cells(row: Row, measured: dict[int, Measurement]) -> list[str]:
@@ -112,23 +139,25 @@ def _layers(rows: list[Row], record: Record) -> str:
     for layer in suite.load(cpu=False):
         cells = [layer.name]
         for dtype in dtypes:
-            plan = chosen.plan(layer, dtype, capability)
-            row = by_identity[chosen.identity(plan.choice.specialisation)]
-            code = record.of(row)[capability].code
+            call = chosen.call(layer, dtype, capability)
+            choice = select(call)
+            code = record.of(by_identity[chosen.identity(choice.specialisation)])[capability].code
             assert code is not None
-            moved, work = moved_over_compulsory(plan), traffic(plan)
-            issued = None
-            if work and code.step.products:
-                of_a_product = code.step.instructions / code.step.products
-                issued = work.products * of_a_product / work.stored
-            cells += [
-                plan.choice.specialisation.kernel,
-                str(plan.choice.blocks),
-                "" if moved is None else f"{moved:.1f}",
-                "" if issued is None else f"{issued:.0f}",
-            ]
+            cells += [choice.specialisation.kernel, str(choice.blocks), *_work(call, choice, code)]
         lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def _work(call: Call, choice: Choice, code: Code) -> tuple[str, str]:
+    """Return the bytes moved for each compulsory one, and the instructions for each output."""
+    work = traffic(call, choice)
+    if work is None:
+        return "", ""
+    moved = work.moved / call.geometry.nbytes(call.type.element_bytes)
+    if not code.step.products:
+        return f"{moved:.1f}", ""
+    issued = work.products * code.step.instructions / code.step.products
+    return f"{moved:.1f}", f"{issued / prod(call.geometry.out_shape):.0f}"
 
 
 _LAYER_CELLS = ("kernel", "blocks", "moved", "instructions")
@@ -136,10 +165,6 @@ _LAYER_CELLS = ("kernel", "blocks", "moved", "instructions")
 
 def _header(names: list[str]) -> list[str]:
     return [" | ".join(names), " | ".join("---" for _ in names)]
-
-
-def _constant(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _three(texts: Iterable[str]) -> str:
