@@ -28,3 +28,9 @@ constexpr int THREAD_COLUMNS = 8;
 constexpr bool X_CHANNELS_LAST = false;  // channels are nearest in x's memory
 constexpr bool ASYNC = true;             // copy to shared memory asynchronously (sm_80 and later)
 constexpr int CHANNEL_LANES = 1;         // neighbouring threads that sum different channels
+
+// Elements that are moved at once; an array begins at a multiple of so many.
+constexpr int X_VECTOR = 8;
+constexpr int WEIGHT_VECTOR = 8;
+constexpr int OUT_VECTOR = 2;
+constexpr int STAGES = 8;  // of a ring in shared memory

@@ -31,10 +31,12 @@ class Fault(Mutant):
     build: str = "tsan"
     late: bool = False
     seen: str = "ThreadSanitizer: data race"
+    slow: bool = False
 
 
 OUTSIDE = "AddressSanitizer: heap-buffer-overflow"
 WRONG = "Arrays are not equal"
+HALVES = ("f2", "bfloat16")
 
 MUTANTS = [
     # The equations.
@@ -352,6 +354,63 @@ MUTANTS = [
         "",
         ("c8",),
     ),
+    # Hopper.
+    Mutant(
+        "hopper takes the first group's input",
+        "hopper",
+        "hopper.cu",
+        "tile.group * p.C + steps.c",
+        "steps.c",
+        HALVES,
+    ),
+    Mutant(
+        "hopper forgets the shift",
+        "hopper",
+        "hopper.cu",
+        "element_at(p.axis[a], tile.q[a], steps.j[a])",
+        "tile.q[a]",
+        HALVES,
+    ),
+    Mutant(
+        "hopper takes taps of the last axis alone",
+        "hopper",
+        "hopper.cu",
+        "tap = tap * p.axis[a].kernel_size + steps.tap(a);",
+        "tap = steps.tap(a);",
+        HALVES,
+    ),
+    Mutant(
+        "hopper forgets where a phase begins",
+        "hopper",
+        "hopper.cu",
+        "tile.r[a] < axis.r_begin ? 1 : 0",
+        "0",
+        HALVES,
+    ),
+    Mutant(
+        "hopper mixes up the rows of a thread",
+        "hopper",
+        "hopper.cu",
+        "lane / 4 + 8 * half, p, boxes",
+        "lane / 4 + 8 * (1 - half), p, boxes",
+        HALVES,
+    ),
+    Mutant(
+        "hopper multiplies the first 16 channels of a step alone",
+        "hopper",
+        "hopper.cu",
+        "descriptor(&stage.x[group * (ROWS / 2)][c], 0)",
+        "descriptor(&stage.x[group * (ROWS / 2)][0], 0)",
+        HALVES,
+    ),
+    Mutant(
+        "hopper lets infinity meet the zeros of what is absent",
+        "hopper",
+        "hopper.cu",
+        "if (!is_finite(one)) astray |= 1ull << (2 * pair + e);",
+        "",
+        HALVES,
+    ),
 ]
 
 FAULTS = [
@@ -439,5 +498,121 @@ FAULTS = [
         "    Row row[ROWS + 8];\n    Column column[COLUMNS];\n};",
         build="asan",
         seen=OUTSIDE,
+    ),
+    Fault(
+        "missing barrier after the mbarriers are made",
+        "hopper",
+        "hopper.cu",
+        "    __syncthreads();\n\n    // The producer needs",
+        "\n    // The producer needs",
+        HALVES,
+        slow=True,
+        seen="RuntimeError: a barrier that nobody has initialised",
+    ),
+    Fault(
+        "mbarriers that the copy engine is not shown",
+        "hopper",
+        "hopper.cu",
+        "        mbarrier_init_fence();\n",
+        "",
+        HALVES,
+        build="asan",
+        slow=True,
+        seen="RuntimeError: the copy engine has not been shown a barrier",
+    ),
+    Fault(
+        "early read: a stage is multiplied before its bytes are there",
+        "hopper",
+        "hopper.cu",
+        "            mbarrier_wait(shared.full[ring.stage], ring.parity);\n",
+        "",
+        HALVES,
+    ),
+    Fault(
+        "early read, late copies",
+        "hopper",
+        "hopper.cu",
+        "            mbarrier_wait(shared.full[ring.stage], ring.parity);\n",
+        "",
+        HALVES,
+        build="asan",
+        late=True,
+        slow=True,
+        seen=WRONG,
+    ),
+    Fault(
+        "early write: a stage is filled before it has been multiplied",
+        "hopper",
+        "hopper.cu",
+        "            mbarrier_wait(shared.empty[ring.stage], ring.parity ^ 1);\n",
+        "",
+        HALVES,
+        slow=True,
+    ),
+    Fault(
+        "a stage is given back before its products are made",
+        "hopper",
+        "hopper.cu",
+        "            multiply(shared.stage[ring.stage], group, sum);\n"
+        "            if (threadIdx.x % 32 == 0) mbarrier_arrive(shared.empty[ring.stage]);\n",
+        "            if (threadIdx.x % 32 == 0) mbarrier_arrive(shared.empty[ring.stage]);\n"
+        "            multiply(shared.stage[ring.stage], group, sum);\n",
+        HALVES,
+        slow=True,
+    ),
+    Fault(
+        "missing wait for the products",
+        "hopper",
+        "hopper.cu",
+        "    wgmma_wait();\n",
+        "",
+        HALVES,
+        build="asan",
+        late=True,
+        seen=WRONG,
+    ),
+    Fault(
+        "products without a fence",
+        "hopper",
+        "hopper.cu",
+        "    wgmma_fence();\n",
+        "",
+        HALVES,
+        build="asan",
+        slow=True,
+        seen="RuntimeError: products without a fence before them",
+    ),
+    Fault(
+        "bytes that nobody announces",
+        "hopper",
+        "hopper.cu",
+        "mbarrier_arrive_expect_tx(shared.full[ring.stage], bytes);",
+        "mbarrier_arrive(shared.full[ring.stage]);",
+        HALVES,
+        build="asan",
+        slow=True,
+        seen="RuntimeError: some threads of a block never came to a barrier of the others",
+    ),
+    Fault(
+        "fewer bytes announced than come",
+        "hopper",
+        "hopper.cu",
+        "static_cast<int>(boxes.rows) * sizeof(shared.stage[0].x[0])",
+        "ROWS * sizeof(shared.stage[0].x[0])",
+        HALVES,
+        build="asan",
+        slow=True,
+        seen="RuntimeError: some threads of a block never came to a barrier of the others",
+    ),
+    Fault(
+        "a ring that never comes round",
+        "hopper",
+        "hopper.cu",
+        "        parity ^= 1;\n",
+        "",
+        HALVES,
+        build="asan",
+        slow=True,
+        seen="RuntimeError: some threads of a block never came to a barrier of the others",
     ),
 ]

@@ -89,6 +89,9 @@ def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(com
         compile.compiled("not_a_type x;", "sm_80")
 
 
+DEVICE = SimpleNamespace(compute_capability="86", attributes={"MultiProcessorCount": 82})
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_device_compiles_and_loads_each_kernel_once(compile, monkeypatch):
     cupy = pytest.importorskip("cupy")
@@ -103,9 +106,10 @@ def test_a_device_compiles_and_loads_each_kernel_once(compile, monkeypatch):
             return name, object()
 
     monkeypatch.setattr(cupy, "RawModule", RawModule)
-    monkeypatch.setattr(cupy.cuda, "Device", lambda _: SimpleNamespace(compute_capability="86"))
+    monkeypatch.setattr(cupy.cuda, "Device", lambda _: DEVICE)
     device = compile.CudaDevice(0)
     assert device.capability == 86
+    assert device.multiprocessors == 82
     specialisation = gpu.plan((1, 1, 5), (1, 1, 3)).choice.specialisation
     with ThreadPoolExecutor(4) as pool:
         kernels = set(pool.map(device.kernel, [specialisation] * 8))

@@ -40,6 +40,19 @@ def test_the_sanitizers_find_nothing(kernel, build, late):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+def test_the_sanitizers_find_nothing_on_hopper(build, late):
+    done = check("hopper", "0", "--axes", "1", "--dtypes", "f2", build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+def test_the_sanitizers_find_nothing_on_hopper_in_many_geometries(build, late):
+    done = check("hopper", "40", "--dtypes", "f2", "bfloat16", build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 @pytest.mark.parametrize("kernel", ["gather", "gemm"])
@@ -49,9 +62,15 @@ def test_the_sanitizers_find_nothing_in_hundreds_of_geometries(kernel, build, la
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("fault", kernel_mutants.FAULTS, ids=str)
+FAULTS = [
+    pytest.param(fault, id=str(fault), marks=[pytest.mark.slow] if fault.slow else [])
+    for fault in kernel_mutants.FAULTS
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_noticed(fault):
-    arguments = (fault.kernel, "0", "--axes", "1", "--dtypes", "f4", *plant(fault))
+    arguments = (fault.kernel, "0", "--axes", "1", "--dtypes", fault.dtypes[0], *plant(fault))
     done = check(*arguments, build=fault.build, late=fault.late)
     assert done.returncode != 0
     assert fault.seen in done.stderr, done.stderr

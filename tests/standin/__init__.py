@@ -99,8 +99,11 @@ class Standin:
     """A device whose kernels run on the CPU.
 
     ``late`` lets asynchronous copies arrive at the wait, not at once; ``texts`` replaces files of
-    ``kernels/``, to plant a fault; ``capability`` is what the device claims to be.
+    ``kernels/``, to plant a fault; ``capability`` is what the device claims to be, and
+    ``multiprocessors`` how many it claims to have.
     """
+
+    multiprocessors = 3
 
     def __init__(self, build=None, *, late=False, seed=0, capability=80, texts=None):
         self.build = build or os.environ.get("TCONV_STANDIN_BUILD", "plain")
@@ -138,6 +141,15 @@ class Standin:
 
     def placed(self, array, memory, offset):
         return np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
+
+    def tensor_map(self, tensor_map, address):
+        """Return what ``hopper.h`` reads in place of the driver's 128 bytes."""
+        assert tensor_map.box[0] == 64
+        assert address % 16 == 0
+        missing = 5 - len(tensor_map.sizes)
+        sizes = (*tensor_map.sizes, *[1] * missing)
+        strides = (0, *tensor_map.strides, *[0] * missing)
+        return np.array([(address, sizes, strides, (*tensor_map.box, *[1] * missing), b"")], MAP)
 
     def kernel(self, specialisation):
         entry = self._entry(specialisation)
@@ -253,7 +265,13 @@ _entries = {}
 
 
 def _twin():
-    return {"primitives.cuh": (HERE / "primitives.cuh").read_text()}
+    return {name: (HERE / name).read_text() for name in ("primitives.cuh", "hopper.cuh")}
+
+
+MAP = np.dtype(
+    [("array", "u8"), ("size", "u8", 5), ("stride", "u8", 5), ("box", "u4", 5), ("rest", "V20")]
+)
+"""``Map`` of ``hopper.h``."""
 
 
 def _argument(value):

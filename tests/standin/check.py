@@ -14,13 +14,20 @@ import sys
 import numpy as np
 
 import cases
+import layouts
 import oracle
 from tconv.gpu.choice import Tile
+from tconv.gpu.families import hopper
 from tconv.gpu.source import read
 
 from . import Recorder, Standin
 
-TILES = {"gather": None, "gemm": Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)}
+CAPABILITY = {"hopper": 90}
+TILES = {
+    "gather": None,
+    "gemm": Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2),
+    "hopper": hopper.TILES[2],
+}
 
 
 def parsed(arguments, kernels):
@@ -40,14 +47,15 @@ def main(arguments):
     given = parsed(arguments, TILES)
     texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
 
+    capability = CAPABILITY.get(given.kernel, 80)
     calls = list(some_calls(given))
-    recorder = Recorder()
+    recorder = Recorder(capability=capability)
     for arrays, call in calls:
-        recorder.verbs(given.kernel, TILES[given.kernel])(*arrays, **call)
+        recorder.verbs(given.kernel, TILES[given.kernel])(*lying(given, recorder, arrays), **call)
     Standin(texts=texts).prepare(recorder.launched)
     for number, (arrays, call) in enumerate(calls):
-        device = Standin(seed=number, texts=texts)
-        x, weight, bias = (None if a is None else exact(device, a) for a in arrays)
+        device = Standin(seed=number, capability=capability, texts=texts)
+        x, weight, bias = lying(given, device, arrays)
         y = device.verbs(given.kernel, TILES[given.kernel])(x, weight, bias, **call)
         oracle.assert_exact(y, oracle.transposed_conv(*arrays, **call), x.dtype)
 
@@ -83,6 +91,18 @@ def some_calls(given):
                 arrays = [np.ones(case.x, dtype), np.ones(case.weight, dtype), None]
                 arrays[place].flat[rng.integers(arrays[place].size)] = np.inf
                 yield tuple(arrays), case.call
+
+
+def lying(given, device, arrays):
+    """Return the arrays on heap blocks of their own, as the kernel wants them."""
+    x, weight, bias = arrays
+    if given.kernel == "hopper":
+        ndim = weight.ndim - 2
+        x = layouts.channels_last(x, ndim, device.empty)
+        weight = layouts.packed(weight, device.empty)
+    else:
+        x, weight = exact(device, x), exact(device, weight)
+    return x, weight, None if bias is None else exact(device, bias)
 
 
 def exact(device, array):

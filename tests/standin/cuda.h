@@ -10,13 +10,14 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct Index3 {
     unsigned int x, y, z;
 };
 
 // Set by runtime.cpp whenever it lets a thread run.
-extern "C" Index3 threadIdx, blockIdx;
+extern "C" Index3 threadIdx, blockIdx, gridDim;
 
 enum class Matrices { F16, BF16, TF32 };
 
@@ -31,6 +32,18 @@ extern "C" void standin_load_matrices(unsigned int* to, const unsigned int (&row
                                       bool transposed);
 extern "C" void standin_mma(Matrices kind, float (&sum)[4], const unsigned int (&a)[4],
                             const unsigned int (&b)[2]);
+
+extern "C" unsigned int standin_shared_address(const void* p);
+extern "C" void standin_mbarrier_init(void* barrier, int arrivals);
+extern "C" void standin_mbarrier_init_fence();
+extern "C" void standin_mbarrier_arrive(void* barrier, int bytes);
+extern "C" void standin_mbarrier_wait(void* barrier, int parity);
+extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const int* at, int rank);
+extern "C" void standin_wgmma_fence();
+extern "C" void standin_wgmma(float* sum, int columns, unsigned long long rows_at,
+                              unsigned long long columns_at, bool bfloat16);
+extern "C" void standin_wgmma_commit();
+extern "C" void standin_wgmma_wait();
 
 inline void __syncthreads() { standin_barrier(); }
 inline void __syncwarp() { standin_warp_barrier(); }

@@ -25,7 +25,7 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-Index3 threadIdx, blockIdx;
+Index3 threadIdx, blockIdx, gridDim;
 
 namespace {
 
@@ -326,6 +326,8 @@ bool run_block(std::vector<Fibre>& all, Random& random)
 
 }  // namespace
 
+#include "hopper.h"
+
 extern "C" void* standin_shared() { return launch.shared; }
 
 extern "C" void standin_barrier() { meet_in_order(launch.barrier, launch.threads); }
@@ -408,16 +410,18 @@ extern "C" const char* standin_launch(void (*kernel)(void**), unsigned int block
     launch.warps.resize((threads + 31) / 32);
     for (Warp& warp : launch.warps) warp.meeting.here.reserve(32);
     launch.fault = nullptr;
+    gridDim.x = blocks;
     for (unsigned int block = 0; block < blocks && !launch.fault; ++block) {
         blockIdx.x = block;
         // A heap block of exactly this size, so that the sanitizers see where it ends.
-        launch.shared = malloc(shared_bytes);
+        if (posix_memalign(&launch.shared, 1024, shared_bytes)) abort();
         memset(launch.shared, GARBAGE, shared_bytes);
         for (unsigned int i = 0; i < threads; ++i) {
             all[i].state = State::READY;
             all[i].groups = 0;
             all[i].in_flight.clear();
         }
+        forget_hopper(threads);
         happens_before(launch.start);
         if (run_block(all, random)) {
             happens_after(launch.end);

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+
+from .tensor_map import TensorMap
 
 Constant = int | bool | str
 """A constant of a kernel; a string is an enumerator."""
@@ -48,6 +51,27 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
+class Boxes:
+    """How the rows of a matrix product are cut into boxes that Hopper's copy engine can fetch.
+
+    A box has some ``images``, and in each a rectangle of ``sizes`` positions; there are
+    ``image_blocks`` times ``counts`` of them.  ``x`` and ``weight`` are what the engine is told.
+    """
+
+    images: int
+    sizes: tuple[int, ...]
+    counts: tuple[int, ...]
+    image_blocks: int
+    x: TensorMap
+    weight: TensorMap
+
+    @property
+    def count(self) -> int:
+        """Boxes of everything."""
+        return self.image_blocks * prod(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A kernel, how it is launched on one geometry, and why it was chosen.
 
@@ -58,6 +82,12 @@ class Choice:
     once: the array then begins at a multiple of so many.  A choice may have a ``second`` pass, a
     specialisation and a number of blocks; what it needs of the first lies in ``workspace_bytes``,
     to which both passes take a pointer after out.
+
+    A kernel whose choice has ``boxes`` takes them too, and a tensor map of x and of the weight.  It
+    is persistent: ``blocks`` counts its tiles, and it is launched with as many blocks as the device
+    has multiprocessors, if there are so many tiles.
+
+    ``refusals`` say why families that are preferred were not chosen.
     """
 
     specialisation: Specialisation
@@ -69,6 +99,8 @@ class Choice:
     column_blocks: int = 1
     workspace_bytes: int = 0
     second: tuple[Specialisation, int] | None = None
+    boxes: Boxes | None = None
+    refusals: tuple[str, ...] = ()
 
     @property
     def passes(self) -> tuple[tuple[Specialisation, int], ...]:

@@ -20,6 +20,10 @@ from .. import _config
 from .choice import Specialisation
 from .launch import Kernel
 from .source import source
+from .tensor_map import TensorMap, encode
+
+SHARED_BYTES = 48 << 10
+"""What a block may have of shared memory without asking for more."""
 
 OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
@@ -39,7 +43,9 @@ class CudaDevice:
         self._cupy = cupy
         self._kernels: dict[Specialisation, Kernel] = {}
         self._lock = Lock()
-        self.capability = int(cupy.cuda.Device(number).compute_capability)
+        device = cupy.cuda.Device(number)
+        self.capability = int(device.compute_capability)
+        self.multiprocessors = int(device.attributes["MultiProcessorCount"])
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return a new array with arbitrary contents."""
@@ -70,6 +76,10 @@ class CudaDevice:
         first = memory.data + offset
         return self._cupy.ndarray(array.shape, array.dtype, memptr=first, strides=array.strides)
 
+    def tensor_map(self, tensor_map: TensorMap, address: int) -> Any:
+        """Return the tensor map of an array, as a kernel takes it."""
+        return encode(tensor_map, address)
+
     def kernel(self, specialisation: Specialisation) -> Kernel:
         """Return a kernel; each is compiled and loaded once."""
         kernel = self._kernels.get(specialisation)
@@ -81,8 +91,11 @@ class CudaDevice:
 
     def _load(self, specialisation: Specialisation) -> Kernel:
         path = cubin(source(specialisation), architecture(self.capability))
-        kernel: Kernel = self._cupy.RawModule(path=str(path)).get_function(specialisation.kernel)
-        return kernel
+        kernel = self._cupy.RawModule(path=str(path)).get_function(specialisation.kernel)
+        if specialisation.shared_bytes > SHARED_BYTES:
+            kernel.max_dynamic_shared_size_bytes = specialisation.shared_bytes
+        loaded: Kernel = kernel
+        return loaded
 
 
 def architecture(capability: int) -> str:

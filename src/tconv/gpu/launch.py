@@ -19,8 +19,9 @@ from .. import _check, _memory
 from .._geometry import Geometry
 from .call import Call, Operation, Strides, contiguous
 from .choice import Choice, Specialisation, Tile
-from .params import params
+from .params import boxes, params
 from .select import select
+from .tensor_map import TensorMap
 
 
 class Kernel(Protocol):
@@ -38,6 +39,10 @@ class Device(Protocol):
     @property
     def capability(self) -> int:
         """The compute capability as two digits, 80 for 8.0."""
+
+    @property
+    def multiprocessors(self) -> int:
+        """How many blocks run at once at least."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return a new array with arbitrary contents."""
@@ -58,6 +63,9 @@ class Device(Protocol):
     def placed(self, array: Any, memory: Any, offset: int) -> Any:
         """Return an array like another whose first element lies at this byte of the memory."""
 
+    def tensor_map(self, tensor_map: TensorMap, address: int) -> Any:
+        """Return the tensor map of an array, as a kernel takes it."""
+
     def kernel(self, specialisation: Specialisation) -> Kernel:
         """Return a kernel; each is compiled and loaded once."""
 
@@ -70,7 +78,7 @@ class Prepared(NamedTuple):
     """All of a call that does not depend on where its arrays lie; alignments are in bytes."""
 
     choice: Choice
-    params: np.ndarray[Any, np.dtype[Any]]
+    params: tuple[np.ndarray[Any, np.dtype[Any]], ...]
     x_alignment: int
     weight_alignment: int
     bias_alignment: int
@@ -237,7 +245,10 @@ def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) ->
     x, weight, out = (
         int(vectors.get(f"{name}_VECTOR", 1)) * itemsize for name in ("X", "WEIGHT", "OUT")
     )
-    return Prepared(choice, params(choice, call), x, weight, itemsize, out)
+    structs = [params(choice, call)]
+    if choice.boxes is not None:
+        structs.append(boxes(choice.boxes, choice, call))
+    return Prepared(choice, tuple(structs), x, weight, itemsize, out)
 
 
 def launch(
@@ -248,8 +259,14 @@ def launch(
     if choice.workspace_bytes:
         allocate = workspace or (lambda size: device.empty((size,), np.uint8))
         arguments = (*arguments, allocate(choice.workspace_bytes))
-    arguments = (*arguments, plan.params)
+    boxes, (x, weight, *_) = choice.boxes, arguments
+    arguments = (*arguments, *plan.params)
+    if boxes is not None:
+        maps = ((boxes.x, x), (boxes.weight, weight))
+        arguments += tuple(device.tensor_map(one, device.address(array)) for one, array in maps)
     for specialisation, blocks in choice.passes:
+        if boxes is not None:
+            blocks = min(blocks, device.multiprocessors)
         if blocks:
             device.kernel(specialisation)(
                 (blocks,),

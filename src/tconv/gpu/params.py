@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .call import Call
-from .choice import Choice, GradientChoice
+from .choice import Boxes, Choice, GradientChoice
 
 
 @cache
@@ -175,6 +175,39 @@ def _types(index_bits: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
     index, unsigned = (np.int32, np.uint32) if index_bits == 32 else (np.int64, np.uint64)
     division = np.dtype([("divisor", index), ("multiplier", unsigned), ("shift", index)])
     return np.dtype(index), division
+
+
+def boxes_layout(axes: int, index_bits: int) -> np.dtype[Any]:
+    """Return ``Boxes`` of `kernels/hopper.cu` as a NumPy dtype."""
+    fields = layout(axes, index_bits)
+    index, division = fields["C"], fields["M"]
+    return np.dtype(
+        [
+            ("batch", index),
+            ("groups", division),
+            ("images", index),
+            ("rows", index),
+            ("tiles", index),
+            ("axis", [("size", division), ("count", division)], (axes,)),
+        ]
+    )
+
+
+def boxes(boxes: Boxes, choice: Choice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return that struct, as an array of size 1."""
+    bits = choice.specialisation.index_bits
+    struct = (
+        call.geometry.batch,
+        _division(call.geometry.groups, bits),
+        boxes.images,
+        boxes.images * prod(boxes.sizes),
+        choice.blocks,
+        [
+            (_division(size, bits), _division(count, bits))
+            for size, count in zip(boxes.sizes, boxes.counts, strict=True)
+        ],
+    )
+    return np.array([struct], boxes_layout(call.geometry.ndim, bits))
 
 
 def _division(divisor: int, bits: int) -> tuple[int, int, int]:

@@ -69,6 +69,7 @@ class Plan:
         lines = [
             f"{s.kernel} on {s.dtype}, compute capability {major}.{minor}",
             f"because     {c.reason}",
+            *(f"            {refusal}" for refusal in c.refusals),
             f"x           {g.x_shape}, weight {g.weight_shape}, result {g.out_shape}",
         ]
         if c.tile is not None:

@@ -23,9 +23,9 @@ def select(call: Call, *, kernel: str | None = None, tile: Tile | None = None) -
             raise ValueError(f"the {kernel} kernel cannot compute this: {choice}")
         return replace(choice, reason="asked for by name")
     refusals: list[str] = []
-    for choose in families.values():
+    for name, choose in families.items():
         choice = choose(call, asked=False, tile=tile)
         if isinstance(choice, Choice):
-            return replace(choice, reason="; ".join(refusals) or choice.reason)
-        refusals.append(choice)
+            return replace(choice, refusals=tuple(refusals))
+        refusals.append(f"not {name}: {choice}")
     raise AssertionError("the last family computes everything")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..call import Call, Operation
 from ..choice import Choice, Tile
-from . import gather, gemm, weight_gradient, weight_gradient_narrow
+from . import gather, gemm, hopper, weight_gradient, weight_gradient_narrow
 
 
 class Choose(Protocol):
@@ -20,7 +20,11 @@ class Choose(Protocol):
         """Return how the family computes a call, or why it does not."""
 
 
-FAMILIES: dict[str, Choose] = {"gemm": gemm.choose, "gather": gather.choose}
+FAMILIES: dict[str, Choose] = {
+    "hopper": hopper.choose,
+    "gemm": gemm.choose,
+    "gather": gather.choose,
+}
 """By the name of the kernel, from the most special to the one that can compute everything."""
 
 ADJOINT: dict[str, Choose] = {"gather": gather.choose}

@@ -1,0 +1,199 @@
+"""hopper: all phases as one matrix product on Hopper's tensor cores, fed by its copy engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from math import prod
+
+from ..call import Call
+from ..choice import Boxes, Choice, Specialisation, Tile
+from ..tensor_map import TensorMap
+
+SWITCH = "TCONV_HOPPER"
+"""Environment variable that lets the family be chosen; it is not before it has run on a GPU."""
+
+ROWS, DEPTH = 128, 64
+TILES = tuple(Tile(ROWS, columns, DEPTH, 2, columns // 4) for columns in (256, 128, 64))
+"""Of a block; its 256 consumers share that."""
+
+STAGES = {256: 4, 128: 6, 64: 8}
+"""Of the ring, by the columns of a tile: always 192 KB of the 227 KB that a block may have."""
+
+THREADS = 384
+VECTOR = 8
+"""Elements of 16 bytes: what addresses and strides are multiples of."""
+
+LARGEST_STRIDE = 2**40
+LARGEST_SIZE = 2**31 - 1
+
+
+def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:
+    """Return how hopper computes a call, or why it cannot or should not."""
+    if not asked and os.environ.get(SWITCH) != "1":
+        return f"{SWITCH} is not 1, and this kernel has not run on a GPU yet"
+    if call.capability != 90:
+        return "wgmma needs compute capability 9.0"
+    if call.type.element_bytes != 2:
+        return f"wgmma multiplies float16 and bfloat16, not {call.dtype}"
+    if not call.channels:
+        return "there are no input channels"
+    tile = tile or min(TILES, key=lambda tile: _cost(call, tile))
+    boxes = _boxes(call)
+    if isinstance(boxes, str):
+        return boxes
+    column_blocks = -(-call.out_channels // tile.columns)
+    row_blocks = boxes.count
+    blocks = call.geometry.groups * call.phases * row_blocks * column_blocks
+    if max(blocks, *(axis.in_reach + ROWS for axis in call.axes)) > LARGEST_SIZE:
+        return "the copy engine counts in 32 bits"
+    share = call.out_channels / (column_blocks * tile.columns)
+    percent = f"{share:.0%} of the columns in the hopper kernel's tiles are wanted"
+    if share < 1 / 2 and not asked:
+        return f"only {percent}"
+    specialisation = Specialisation(
+        kernel="hopper",
+        dtype=call.dtype,
+        index_bits=call.index_bits,
+        threads=THREADS,
+        constants=(
+            ("AXES", call.geometry.ndim),
+            ("ACTIVATION", call.activation or "none"),
+            ("ROWS", ROWS),
+            ("COLUMNS", tile.columns),
+            ("DEPTH", DEPTH),
+            ("STAGES", STAGES[tile.columns]),
+            ("X_VECTOR", VECTOR),
+            ("WEIGHT_VECTOR", VECTOR),
+            ("OUT_VECTOR", 2 if _out_has_pairs(call) else 1),
+        ),
+        shared_bytes=_shared_bytes(tile),
+    )
+    return Choice(
+        specialisation,
+        blocks=blocks,
+        reason=percent,
+        tile=tile,
+        phase_columns=column_blocks * tile.columns,
+        row_blocks=row_blocks,
+        column_blocks=column_blocks,
+        boxes=boxes,
+    )
+
+
+def _cost(call: Call, tile: Tile) -> float:
+    """Return what a tile costs: its filled columns, and more where few share the inputs read."""
+    return -(-call.out_channels // tile.columns) * (tile.columns + 16)
+
+
+def _shared_bytes(tile: Tile) -> int:
+    """Return the size of the kernel's ``Shared``; the kernel asserts it."""
+    return STAGES[tile.columns] * (ROWS + tile.columns) * DEPTH * 2 + 1024
+
+
+def _boxes(call: Call) -> Boxes | str:
+    """Return how the copy engine cuts x and the weight, or why it cannot."""
+    g, strides = call.geometry, call.strides
+    # Of each phase, at most; all phases together may have one position more.
+    q_sizes = tuple(-(-o // s) for o, s in zip(g.out_size, g.stride, strict=True))
+    images, sizes = _row_box(q_sizes)
+    x_sizes = (g.in_channels, *reversed(g.in_size), g.batch)
+    x_strides = _engine_strides(x_sizes, (strides.x[1], *reversed(strides.x[2:]), strides.x[0]))
+    if x_strides is None:
+        return (
+            "x must be channels-last, with strides that are multiples of 16 bytes and of one "
+            "another"
+        )
+    step = _tap_stride(g.kernel_size, strides.weight[2:])
+    c = strides.weight[0] or VECTOR * -(-call.out_channels // VECTOR)  # one channel has no stride
+    weight_sizes = (call.out_channels, call.channels, g.groups, prod(g.kernel_size))
+    weight_strides = (
+        None
+        if step is None
+        else _engine_strides(weight_sizes, (strides.weight[1], c, c * call.channels, step))
+    )
+    if weight_strides is None:
+        return (
+            "the weight must be packed (output channels nearest, then input channels, then taps), "
+            "with strides that are multiples of 16 bytes"
+        )
+    return Boxes(
+        images,
+        sizes,
+        tuple(-(-q // size) for q, size in zip(q_sizes, sizes, strict=True)),
+        -(-g.batch // images),
+        TensorMap(call.dtype, x_sizes, x_strides, (DEPTH, *reversed(sizes), images)),
+        TensorMap(call.dtype, weight_sizes, weight_strides, (64, DEPTH, 1, 1)),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _row_box(q_sizes: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """Return the images and the rectangle of a tile of at most `ROWS` rows that wastes least.
+
+    A rectangle that is nearly square reads the fewest inputs twice.
+
+    >>> _row_box((9, 200))
+    (1, (3, 40))
+    >>> _row_box((5, 5))
+    (5, (5, 5))
+    """
+    if prod(q_sizes) <= ROWS:
+        return ROWS // prod(q_sizes), q_sizes
+    best = min(
+        _rectangles(q_sizes, ROWS),
+        key=lambda sizes: (
+            prod(-(-q // size) for q, size in zip(q_sizes, sizes, strict=True)),
+            sum(sizes),
+            -sizes[-1],
+        ),
+    )
+    return 1, best
+
+
+def _rectangles(q_sizes: tuple[int, ...], rows: int) -> Iterator[tuple[int, ...]]:
+    """Yield the rectangles of at most so many rows that cut each axis evenly."""
+    if not q_sizes:
+        yield ()
+        return
+    q = q_sizes[0]
+    for size in {-(-q // -(-q // n)) for n in range(1, min(q, rows) + 1)}:
+        for rest in _rectangles(q_sizes[1:], rows // size):
+            yield (size, *rest)
+
+
+def _tap_stride(kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
+    """Return the stride of all taps taken as one axis, or None if they are no such axis."""
+    taps = [(n, stride) for n, stride in zip(kernel_size, strides, strict=True) if n > 1]
+    if any(outer != n * inner for (_, outer), (n, inner) in pairwise(taps)):
+        return None
+    return taps[-1][1] if taps else 0
+
+
+def _engine_strides(sizes: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return all strides but the first in bytes, or None if the copy engine cannot follow them.
+
+    Sizes and strides, in elements, are those of the axes from the nearest to the farthest.
+    """
+    if sizes[0] > 1 and strides[0] != 1:
+        return None
+    given: list[int] = []
+    span = sizes[0]
+    for size, stride in zip(sizes[1:], strides[1:], strict=True):
+        if size == 1:  # no stride that matters
+            stride = VECTOR * -(-span // VECTOR)
+        if stride < span or stride % VECTOR or (given and stride % given[-1]):
+            return None
+        given.append(stride)
+        span = stride * size
+    if max(sizes) > LARGEST_SIZE or 2 * given[-1] >= LARGEST_STRIDE:
+        return None
+    return tuple(2 * stride for stride in given)
+
+
+def _out_has_pairs(call: Call) -> bool:
+    """Tell whether two neighbouring channels of the result can be stored at once."""
+    n, m, *rest = call.strides.out
+    return m == 1 and call.out_channels % 2 == 0 and not any(s % 2 for s in (n, *rest))

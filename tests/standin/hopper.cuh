@@ -1,0 +1,55 @@
+// The twin of kernels/hopper.cuh for a machine without a GPU; hopper.h does the work.
+#pragma once
+
+inline void* aligned_shared() { return standin_shared(); }
+
+// As on a GPU, an address in shared memory is a small number.
+inline unsigned int shared_address(const void* p) { return standin_shared_address(p); }
+
+struct MBarrier {
+    unsigned long long bits;
+};
+
+inline void mbarrier_init(MBarrier& barrier, int arrivals)
+{
+    standin_mbarrier_init(&barrier, arrivals);
+}
+inline void mbarrier_init_fence() { standin_mbarrier_init_fence(); }
+inline void mbarrier_arrive(MBarrier& barrier) { standin_mbarrier_arrive(&barrier, 0); }
+inline void mbarrier_arrive_expect_tx(MBarrier& barrier, int bytes)
+{
+    standin_mbarrier_arrive(&barrier, bytes);
+}
+inline void mbarrier_wait(MBarrier& barrier, int parity) { standin_mbarrier_wait(&barrier, parity); }
+
+// What the driver makes of an array; the test's device fills it in.
+struct TensorMap {
+    unsigned char opaque[128];
+};
+
+template <int RANK>
+inline void tma_load(void* to, const TensorMap& map, MBarrier& barrier, const int (&at)[RANK])
+{
+    standin_tma_load(to, &map, &barrier, at, RANK);
+}
+
+inline void wgmma_fence() { standin_wgmma_fence(); }
+inline void wgmma_commit() { standin_wgmma_commit(); }
+inline void wgmma_wait() { standin_wgmma_wait(); }
+
+template <typename T>
+constexpr bool IS_BFLOAT16 = false;
+template <>
+constexpr bool IS_BFLOAT16<BFloat16> = true;
+
+template <typename T, int SUMS>
+inline void wgmma(float (&sum)[SUMS], unsigned long long rows, unsigned long long columns)
+{
+    static_assert(SUMS == 32 || SUMS == 64, "64 or 128 columns");
+    standin_wgmma(sum, 2 * SUMS, rows, columns, IS_BFLOAT16<T>);
+}
+
+template <int COUNT>
+inline void decrease_registers() {}
+template <int COUNT>
+inline void increase_registers() {}

@@ -1,0 +1,320 @@
+// Hopper's asynchronous instructions: barriers that count bytes, the copy engine, products by a warp
+// group.  A part of runtime.cpp.
+//
+// Early: a box is in shared memory, and its bytes are counted, as soon as it is asked for; products
+// are made when the last thread of the group has committed them.  Late: a box is garbage until
+// somebody waits for the barrier that counts it, and the tiles are read, and the sums written, only
+// when the whole group waits.
+#pragma once
+#include <map>
+
+namespace {
+
+constexpr unsigned int WARP_GROUP = 128;
+
+// What the test's device writes in place of the driver's tensor map; sizes in elements of two bytes,
+// strides in bytes, the nearest axis first.
+struct Map {
+    const char* array;
+    std::uint64_t size[5], stride[5];
+    std::uint32_t box[5];
+};
+static_assert(sizeof(Map) <= 128, "as large as a tensor map");
+
+struct Box {
+    char* to;
+    Map map;
+    int at[5];
+
+    std::size_t bytes() const
+    {
+        std::size_t product = 2;
+        for (const std::uint32_t n : map.box) product *= n;
+        return product;
+    }
+};
+
+void wait(std::vector<Fibre*>& waiting)
+{
+    waiting.push_back(running);
+    running->state = State::WAITING;
+    switch_to(scheduler);
+}
+
+void wake(std::vector<Fibre*>& waiting)
+{
+    for (Fibre* fibre : waiting) fibre->state = State::READY;
+    waiting.clear();
+}
+
+struct Mbarrier {
+    int arrivals, missing;  // of each phase, and of this one
+    long long bytes = 0;    // announced and not yet there
+    int parity = 0;
+    bool seen_by_engine = false;
+    std::vector<Box> in_flight;
+    std::vector<Fibre*> waiting;
+
+    // Whether or not the phase is complete: those who wait may want to look again.
+    void changed()
+    {
+        if (!missing && !bytes) {
+            missing = arrivals;
+            parity ^= 1;
+        }
+        wake(waiting);
+    }
+};
+
+struct Wgmma {
+    float* sum;
+    int columns;
+    std::uint64_t rows_at, columns_at;
+    bool bfloat16;
+};
+
+struct Multiplier {  // one thread's share in its warp group
+    bool fenced;
+    std::vector<Wgmma> asked_for, committed;
+    std::uint64_t made;  // the group's count at the last commit
+};
+
+struct WarpGroup {
+    unsigned int committed, come_to_wait;
+    std::uint64_t made;  // batches
+    std::vector<Fibre*> waiting;
+    char commit, done;  // only their addresses count, for ThreadSanitizer
+};
+
+std::map<void*, Mbarrier> mbarriers;
+std::vector<Multiplier> multipliers;
+std::vector<WarpGroup> warp_groups;
+
+void forget_hopper(unsigned int threads)
+{
+    mbarriers.clear();
+    multipliers.assign(threads, {});
+    warp_groups.assign((threads + WARP_GROUP - 1) / WARP_GROUP, {});
+    for (WarpGroup& group : warp_groups) group.waiting.reserve(WARP_GROUP);
+}
+
+Mbarrier& mbarrier(void* at)
+{
+    std::uint64_t bits;
+    memcpy(&bits, at, sizeof bits);  // a read, for the sanitizers
+    const auto found = mbarriers.find(at);
+    if (found == mbarriers.end()) fail("a barrier that nobody has initialised");
+    return found->second;
+}
+
+char* swizzled(char* at)
+{
+    const auto address = static_cast<std::uint64_t>(at - static_cast<char*>(launch.shared));
+    return static_cast<char*>(launch.shared) + (address ^ (address >> 3 & 0x70));
+}
+
+void fetch(const Box& box)
+{
+    const Map& map = box.map;
+    char* to = box.to;
+    std::uint32_t i[5] = {};
+    for (bool more = true; more;) {
+        const char* from = map.array;
+        bool inside = true;
+        for (int a = 1; a < 5; ++a) {
+            const long long index = static_cast<long long>(box.at[a]) + i[a];
+            inside = inside && index >= 0 && index < static_cast<long long>(map.size[a]);
+            from += index * static_cast<long long>(map.stride[a]);
+        }
+        char row[128] = {};
+        const long long size = map.size[0], at = box.at[0];
+        const long long begin = at < 0 ? -at : 0, end = size - at < 64 ? size - at : 64;
+        if (inside && begin < end) memcpy(row + 2 * begin, from + 2 * (at + begin), 2 * (end - begin));
+        for (int piece = 0; piece < 128; piece += 16, to += 16) memcpy(swizzled(to), row + piece, 16);
+        more = false;
+        for (int a = 1; a < 5 && !more; ++a) {
+            more = ++i[a] < map.box[a];
+            if (!more) i[a] = 0;
+        }
+    }
+}
+
+float widened(unsigned short bits, bool bfloat16)
+{
+    if (bfloat16) {
+        const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
+        float value;
+        memcpy(&value, &wide, sizeof value);
+        return value;
+    }
+    _Float16 half;
+    memcpy(&half, &bits, sizeof half);
+    return static_cast<float>(half);
+}
+
+// Reads 8 neighbours in a tile.
+void read(std::uint64_t address, bool bfloat16, float* values)
+{
+    unsigned short bits[8];
+    memcpy(bits, swizzled(static_cast<char*>(launch.shared) + address), sizeof bits);
+    for (int i = 0; i < 8; ++i) values[i] = widened(bits[i], bfloat16);
+}
+
+// Makes one instruction's products for all threads of a group.
+template <int COLUMNS>
+void make(const Wgmma& one, float* const (&sums)[WARP_GROUP])
+{
+    const auto field = [](std::uint64_t descriptor, int bit) { return (descriptor >> bit & 0x3fff) << 4; };
+    const std::uint64_t rows_at = field(one.rows_at, 0), columns_at = field(one.columns_at, 0);
+    const std::uint64_t eight_rows = field(one.rows_at, 32), eight_deep = field(one.columns_at, 32);
+    const std::uint64_t next_columns = field(one.columns_at, 16);
+    static float rows[64][16], columns[16][COLUMNS], sum[64][COLUMNS];
+    for (int i = 0; i < 64; ++i)
+        for (int k = 0; k < 16; k += 8)
+            read(rows_at + i / 8 * eight_rows + i % 8 * 128 + 2 * k, one.bfloat16, &rows[i][k]);
+    for (int k = 0; k < 16; ++k)
+        for (int j = 0; j < COLUMNS; j += 8)
+            read(columns_at + j / 64 * next_columns + k / 8 * eight_deep + k % 8 * 128 + j % 64 * 2,
+                 one.bfloat16, &columns[k][j]);
+    const auto mine = [&](int i, int j) -> float& {
+        const int thread = i / 16 * 32 + i % 8 * 4 + j % 8 / 2;
+        return sums[thread][j / 8 * 4 + i % 16 / 8 * 2 + j % 2];
+    };
+    for (int i = 0; i < 64; ++i) {
+        for (int j = 0; j < COLUMNS; ++j) sum[i][j] = mine(i, j);
+        for (int k = 0; k < 16; ++k)
+            for (int j = 0; j < COLUMNS; ++j) sum[i][j] += rows[i][k] * columns[k][j];
+        for (int j = 0; j < COLUMNS; ++j) mine(i, j) = sum[i][j];
+    }
+}
+
+// Makes everything that a group has committed.
+void make(unsigned int group)
+{
+    Multiplier* const threads = &multipliers[group * WARP_GROUP];
+    for (std::size_t number = 0; number < threads->committed.size(); ++number) {
+        const Wgmma& one = threads->committed[number];
+        float* sums[WARP_GROUP];
+        for (unsigned int t = 0; t < WARP_GROUP; ++t) {
+            const std::vector<Wgmma>& same = threads[t].committed;
+            if (same.size() != threads->committed.size() || same[number].columns != one.columns
+                || same[number].rows_at != one.rows_at || same[number].columns_at != one.columns_at)
+                fail("the threads of a warp group ask for different products");
+            sums[t] = same[number].sum;
+        }
+        if (one.rows_at >> 62 != 1 || one.columns_at >> 62 != 1)
+            fail("a descriptor without the swizzle of 128 bytes");
+        one.columns == 64 ? make<64>(one, sums) : make<128>(one, sums);
+    }
+    for (unsigned int t = 0; t < WARP_GROUP; ++t) threads[t].committed.clear();
+    warp_groups[group].committed = warp_groups[group].come_to_wait = 0;
+    ++warp_groups[group].made;
+    wake(warp_groups[group].waiting);
+}
+
+}  // namespace
+
+extern "C" unsigned int standin_shared_address(const void* p)
+{
+    return static_cast<const char*>(p) - static_cast<const char*>(launch.shared);
+}
+
+extern "C" void standin_mbarrier_init(void* barrier, int arrivals)
+{
+    memset(barrier, 0, 8);  // a write, for the sanitizers
+    Mbarrier& mine = mbarriers[barrier] = {arrivals, arrivals};
+    mine.waiting.reserve(launch.threads);  // ThreadSanitizer would see it grow
+}
+
+extern "C" void standin_mbarrier_init_fence()
+{
+    for (auto& one : mbarriers) one.second.seen_by_engine = true;
+}
+
+extern "C" void standin_mbarrier_arrive(void* barrier, int bytes)
+{
+    Mbarrier& mine = mbarrier(barrier);
+    happens_before(*static_cast<char*>(barrier));
+    if (!mine.missing) fail("more arrivals at a barrier than it was initialised for");
+    mine.bytes += bytes;
+    --mine.missing;
+    mine.changed();
+}
+
+extern "C" void standin_mbarrier_wait(void* barrier, int parity)
+{
+    Mbarrier& mine = mbarrier(barrier);
+    while (mine.parity == parity) {
+        if (mine.missing || mine.in_flight.empty()) {
+            wait(mine.waiting);
+            continue;
+        }
+        for (const Box& box : mine.in_flight) {
+            fetch(box);
+            mine.bytes -= box.bytes();
+        }
+        mine.in_flight.clear();
+        mine.changed();
+    }
+    happens_after(*static_cast<char*>(barrier));
+}
+
+extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const int* at, int rank)
+{
+    Mbarrier& mine = mbarrier(barrier);
+    if (!mine.seen_by_engine) fail("the copy engine has not been shown a barrier");
+    Box box = {static_cast<char*>(to), {}, {}};
+    if (standin_shared_address(to) % 1024) fail("a swizzled tile must begin at a multiple of 1024");
+    memcpy(&box.map, map, sizeof box.map);
+    for (int a = 0; a < rank; ++a) box.at[a] = at[a];
+    if (launch.late) {
+        memset(to, GARBAGE, box.bytes());
+        mine.in_flight.push_back(box);
+    } else {
+        fetch(box);
+        mine.bytes -= box.bytes();
+        happens_before(*static_cast<char*>(barrier));
+        mine.changed();
+    }
+}
+
+extern "C" void standin_wgmma_fence() { multipliers[running->thread].fenced = true; }
+
+extern "C" void standin_wgmma(float* sum, int columns, unsigned long long rows_at,
+                              unsigned long long columns_at, bool bfloat16)
+{
+    Multiplier& mine = multipliers[running->thread];
+    if (!mine.fenced) fail("products without a fence before them");
+    mine.asked_for.push_back({sum, columns, rows_at, columns_at, bfloat16});
+}
+
+extern "C" void standin_wgmma_commit()
+{
+    Multiplier& mine = multipliers[running->thread];
+    const unsigned int number = running->thread / WARP_GROUP;
+    WarpGroup& group = warp_groups[number];
+    mine.committed.insert(mine.committed.end(), mine.asked_for.begin(), mine.asked_for.end());
+    mine.asked_for.clear();
+    mine.made = group.made;
+    happens_before(group.commit);
+    if (++group.committed % WARP_GROUP || launch.late) return;
+    happens_after(group.commit);
+    make(number);
+    happens_before(group.done);
+}
+
+extern "C" void standin_wgmma_wait()
+{
+    Multiplier& mine = multipliers[running->thread];
+    const unsigned int number = running->thread / WARP_GROUP;
+    WarpGroup& group = warp_groups[number];
+    mine.fenced = false;
+    if (mine.committed.empty() && mine.made == group.made) return;
+    if (launch.late && ++group.come_to_wait == WARP_GROUP) {
+        happens_after(group.commit);
+        make(number);
+        happens_before(group.done);
+    }
+    while (group.made == mine.made) wait(group.waiting);
+    happens_after(group.done);
+}
