@@ -44,10 +44,10 @@ def family(monkeypatch):
             return change(gather.choose(call, asked=asked, tile=tile))
 
         monkeypatch.setitem(FAMILIES, "gather", choose)
-        launch.prepared.cache_clear()
+        launch._recalled.cache_clear()
 
     yield install
-    launch.prepared.cache_clear()
+    launch._recalled.cache_clear()
 
 
 def at(array, offset):
@@ -174,7 +174,7 @@ def test_calls_that_differ_in_anything_are_told_apart(change, rng):
 
     first, second = seen(call), seen(change(call))
     assert first != second
-    launch.prepared.cache_clear()
+    launch._recalled.cache_clear()
     _api._laid.cache_clear()
     assert seen(change(call)) == second
 

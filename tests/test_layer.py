@@ -42,10 +42,10 @@ def only(monkeypatch):
 
         family = FAMILIES[kernel]
         monkeypatch.setitem(OPERATIONS, "transposed_conv", {kernel: choose})
-        launch.prepared.cache_clear()
+        launch._recalled.cache_clear()
 
     yield leave
-    launch.prepared.cache_clear()
+    launch._recalled.cache_clear()
 
 
 @pytest.fixture

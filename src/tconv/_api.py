@@ -130,7 +130,8 @@ def library(arrays: dict[str, Any], **optional: Any) -> str:
     """Return the array library of the operands, which must be alike."""
     arrays = arrays | {name: array for name, array in optional.items() if array is not None}
     kind = _check.kinds({name: _dispatch.kind(array) for name, array in arrays.items()}, arrays)
-    _check.devices({name: _dispatch.device(array) for name, array in arrays.items()})
+    if kind != _dispatch.NUMPY:
+        _check.devices({name: _dispatch.device(array) for name, array in arrays.items()})
     _check.dtypes(arrays)
     return kind
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import _check, _memory
 from .._geometry import Geometry
-from .call import Call, Operation, Strides, contiguous
+from .call import TYPES, Call, Operation, Strides, contiguous
 from .choice import Choice, Specialisation, Tile
 from .params import boxes, params
 from .select import select
@@ -145,31 +145,32 @@ def _compute(
         out = _memory.empty(x, shape, device.empty)
     if 0 in shape:
         return out
-    x, x_strides = _regular(x, device)
-    weight, weight_strides = _regular(weight, device)
-    bias, bias_strides = (None, (0,)) if bias is None else _regular(bias, device)
-    result, out_strides = out, _strides(out.shape, out.strides, out.dtype.itemsize)
-    if out_strides is None:
-        result, out_strides = _regular(device.empty(out.shape, out.dtype), device)
-    call = Call(
-        geometry,
-        _check.dtype_name(result.dtype),
-        Strides(x_strides, weight_strides, bias_strides[0], out_strides),
-        activation,
-        precision,
-        device.capability,
-        operation,
-    )
-    plan = prepared(call, kernel, tile)
-    if device.address(result) % plan.out_alignment:
-        result = _like(result, plan.out_alignment, device)
-    arguments = (
-        _aligned(x, plan.x_alignment, device),
-        _aligned(weight, plan.weight_alignment, device),
-        _NULL if bias is None else _aligned(bias, plan.bias_alignment, device),
-        result,
-    )
-    launch(plan, arguments, device, workspace)
+    lies = x.strides, weight.strides, None if bias is None else bias.strides, out.strides
+    plan = _recalled(
+        operation, geometry, _check.dtype_name(out.dtype), lies, activation, precision,
+        device.capability, kernel, tile,
+    )  # fmt: skip
+    result = out
+    if plan is None:
+        x, weight, bias = (
+            None if array is None else _regular(array, device)[0] for array in (x, weight, bias)
+        )
+        if _strides(out) is None:
+            result = device.empty(out.shape, out.dtype)
+        _compute(
+            operation, x, weight, bias, geometry, activation, precision, result, device,
+            workspace, kernel, tile,
+        )  # fmt: skip
+    else:
+        if device.address(out) % plan.out_alignment:
+            result = _like(out, plan.out_alignment, device)
+        arguments = (
+            _aligned(x, plan.x_alignment, device),
+            _aligned(weight, plan.weight_alignment, device),
+            _NULL if bias is None else _aligned(bias, plan.bias_alignment, device),
+            result,
+        )
+        launch(plan, arguments, device, workspace)
     if result is not out:
         device.bytes_of(out)[...] = device.bytes_of(result)
     return out
@@ -237,6 +238,36 @@ class Workspaces:
 
 # The same few calls come again and again.
 @lru_cache(maxsize=4096)
+def _recalled(
+    operation: Operation,
+    geometry: Geometry,
+    dtype: str,
+    lies: tuple[tuple[int, ...] | None, ...],
+    activation: str | None,
+    precision: str | None,
+    capability: int,
+    kernel: str | None,
+    tile: Tile | None,
+) -> Prepared | None:
+    """Prepare a call on x, weight, bias and out that lie in memory with these strides in bytes.
+
+    None if some are no whole numbers of elements.
+    """
+    read, written = geometry.x_shape, geometry.out_shape
+    if operation == "conv":
+        read, written = written, read
+    shapes = read, geometry.weight_shape, written[1:2], written
+    x, weight, bias, out = (
+        (0,) if steps is None else _elements(shape, steps, TYPES[dtype].element_bytes)
+        for shape, steps in zip(shapes, lies, strict=True)
+    )
+    if x is None or weight is None or bias is None or out is None:
+        return None
+    strides = Strides(x, weight, bias[0], out)
+    call = Call(geometry, dtype, strides, activation, precision, capability, operation)
+    return prepared(call, kernel, tile)
+
+
 def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) -> Prepared:
     """Choose, and work out the parameters."""
     choice = select(call, kernel=kernel, tile=tile)
@@ -279,8 +310,7 @@ def launch(
 _NULL = np.uint64(0)
 
 
-@lru_cache(maxsize=4096)
-def _strides(
+def _elements(
     shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
 ) -> tuple[int, ...] | None:
     """Return strides in elements, or None if they are no whole numbers of them.
@@ -293,9 +323,13 @@ def _strides(
     return tuple(step // itemsize for step in steps)
 
 
+def _strides(array: Any) -> tuple[int, ...] | None:
+    return _elements(array.shape, array.strides, array.dtype.itemsize)
+
+
 def _regular(array: Any, device: Device) -> tuple[Any, tuple[int, ...]]:
-    """Return an array and its strides in elements; a copy if it has no such strides."""
-    strides = _strides(array.shape, array.strides, array.dtype.itemsize)
+    """Return an array and its strides in elements; a copy if they are no whole numbers of them."""
+    strides = _strides(array)
     if strides is not None:
         return array, strides
     copy = device.empty(array.shape, array.dtype)
