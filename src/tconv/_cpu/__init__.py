@@ -11,10 +11,10 @@ import numpy as np
 from .. import _memory
 from .._dispatch import Placed
 from .._geometry import Geometry
-from . import overlap_add, tap_by_tap
+from . import banded, overlap_add, tap_by_tap
 from .adjoint import conv
 from .parts import Part, smallest, split
-from .pool import for_each
+from .pool import for_each, num_threads
 from .scratch import Scratch
 from .sums import sum_dtype
 from .weight_gradient import bias_gradient, weight_gradient
@@ -26,7 +26,8 @@ Strategy = Callable[[Array, Array, Array | None, Array, Geometry, str | None, Sc
 
 # How large the parts are: elements of intermediate results, how many of them are worth a thread's
 # while, and positions.
-PRODUCTS = 1 << 21, 1 << 16, 1 << 11
+PRODUCTS = 1 << 21, 1 << 16, 1 << 12
+OUTPUTS = 1 << 20, 1 << 16, 1 << 15
 SUMS = 1 << 19, 1 << 19, 1 << 15
 # More products than this in one part would be too much memory.
 LARGEST = 1 << 22
@@ -53,7 +54,7 @@ def transposed_conv(
     dtype = sum_dtype(x.dtype)
     sums = None if bias is None else bias.astype(dtype, copy=False)
     strategy = choose(geometry)
-    if strategy is tap_by_tap.compute and not np.isfinite(weight).all():
+    if strategy is not overlap_add.compute and not np.isfinite(weight).all():
         strategy = overlap_add.compute
 
     def compute(part: Part, scratch: Scratch) -> None:
@@ -68,7 +69,7 @@ def transposed_conv(
             scratch,
         )
 
-    for_each(compute, cut(geometry, strategy), lambda: Scratch(dtype))
+    for_each(compute, cut(geometry, strategy, num_threads()), lambda: Scratch(dtype))
     return out
 
 
@@ -82,14 +83,19 @@ def placed(weight: Array, bias: Array | None, x: Array) -> Placed:
 
 def choose(geometry: Geometry) -> Strategy:
     """Choose how to compute; see the strategies for what each is good for."""
-    thin = geometry.in_channels == geometry.groups
-    if thin or smallest(geometry, PRODUCTS[2]) > LARGEST:
+    g = geometry
+    if banded.suits(g) and smallest(g, banded.elements(g), OUTPUTS[2]) <= LARGEST:
+        return banded.compute
+    thin = g.in_channels == g.groups
+    if thin or smallest(g, prod(g.kernel_size), PRODUCTS[2]) > LARGEST:
         return tap_by_tap.compute
     return overlap_add.compute
 
 
-def cut(geometry: Geometry, strategy: Strategy) -> Iterator[Part]:
+def cut(geometry: Geometry, strategy: Strategy, threads: int) -> Iterator[Part]:
     """Cut the work into parts whose intermediate results stay in the cache."""
-    if strategy is tap_by_tap.compute:
-        return split(geometry, 1, *SUMS)
-    return split(geometry, prod(geometry.kernel_size), *PRODUCTS)
+    if strategy is banded.compute:
+        return split(geometry, banded.elements(geometry), *OUTPUTS, threads)
+    if strategy is overlap_add.compute:
+        return split(geometry, prod(geometry.kernel_size), *PRODUCTS, threads)
+    return split(geometry, 1, *SUMS, threads)

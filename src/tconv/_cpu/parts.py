@@ -86,19 +86,21 @@ def windows(geometry: Geometry, axis: int, step: int) -> list[Window]:
 
 
 def split(
-    geometry: Geometry, rows: int, elements: int, least: int, positions: int
+    geometry: Geometry, rows: int, elements: int, least: int, positions: int, threads: int
 ) -> Iterator[Part]:
-    """Cut a transposed convolution into parts of about `elements` intermediate results.
+    """Cut a transposed convolution into parts of about `elements` intermediate results, or fewer.
 
-    There are `rows` of them for every output channel and input position.  Parts of fewer than
-    `least`, or of fewer than `positions`, are made only where there are no more.
+    There are `rows` of them for every output channel and input position, or as many as there are
+    input channels.  Parts of fewer than `least`, or of fewer than `positions`, are made only where
+    there are no more.
     """
     g = geometry
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
-    rows = max(1, g.out_channels * rows)
-    # Several parts, so that threads finish together, unless these would be too small.
+    rows = max(1, g.in_channels, g.out_channels * rows)
+    # As many parts for each thread, so that all finish together, unless these would be too small.
     everything = rows * g.batch * prod(g.in_size)
-    elements = min(elements, max(least, everything // 4))
+    count = threads * -(-everything // (threads * elements))
+    elements = min(elements, max(least, -(-everything // max(1, count))))
     if g.out_channels == 1:
         # Channels cannot be cut, and the taps make a product of few positions large enough.
         positions = min(positions, max(FEWEST, elements // rows))
@@ -151,11 +153,11 @@ def _steps(g: Geometry, positions: int) -> list[int]:
     return steps
 
 
-def smallest(geometry: Geometry, positions: int) -> int:
-    """Return how many products the smallest part of `split` has, that of one output channel."""
+def smallest(geometry: Geometry, rows: int, positions: int) -> int:
+    """Return how many results the smallest part of `split` has, that of one output channel."""
     g = geometry
     sizes = (step + _reach(g, axis) for axis, step in enumerate(_steps(g, positions)))
-    return prod(g.kernel_size) * prod(sizes)
+    return rows * prod(sizes)
 
 
 def _reach(g: Geometry, axis: int) -> int:

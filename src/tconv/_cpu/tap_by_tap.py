@@ -1,10 +1,10 @@
 """Multiply and add tap by tap: every tap of a phase is a shifted view of the input.
 
 The input is copied with the zeros that its edges need, all rows end to end, so that a shift is
-the same everywhere.  This is the way for one input channel a group, where a matrix product is too
-thin: ``einsum`` multiplies and adds a tap in one pass over sums that stay in the cache.  It is also
-the way for kernels so large that the products of `overlap_add` would not fit, then with one matrix
-product a tap.
+the same everywhere.  This is the way for one input channel a group where `banded` matrices would
+be too sparse: ``einsum`` multiplies and adds a tap in one pass over sums that stay in the cache.
+It is also the way for kernels so large that the products of `overlap_add` would not fit, then with
+one matrix product a tap.
 
 A zero of the edge times an infinite weight would be a NaN, so this is for finite weights.
 """
