@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     with ProcessPoolExecutor(given.jobs) as pool:
         if given.layers:
-            complaints = show(chosen.rows(given.dtypes, record.READ, given.layers), pool)
+            complaints = show(chosen.rows(given.dtypes, chosen.READ, given.layers), pool)
         else:
             complaints = (check if given.check else write)(chosen.rows(), pool)
     for complaint in complaints:

@@ -20,13 +20,10 @@ from tconv.gpu.choice import Specialisation
 from tconv.gpu.source import source
 
 from . import sass
-from .chosen import Row
+from .chosen import READ, Row
 from .sass import Share
 
 FILE = Path(__file__).parents[1] / "results" / "kernel_resources.json"
-READ = (80, 90, 100)
-"""Compute capabilities whose machine code is read; the others are only compiled."""
-
 SPILLED = re.compile(r"\d+ bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")

@@ -11,9 +11,9 @@ from tconv.gpu.choice import Choice, Specialisation
 from tconv.gpu.select import select
 
 from . import chosen
-from .chosen import ARCHITECTURES, Row
+from .chosen import ARCHITECTURES, READ, Row
 from .occupancy import occupancy
-from .record import READ, Code, Measurement, Record, Widths
+from .record import Code, Measurement, Record, Widths
 from .traffic import traffic
 
 INTRODUCTION = """\
@@ -28,7 +28,8 @@ Three figures in one cell are those of {read}; where they are the same, they sta
 
 - *Registers* of a thread; *shared* memory of a block in bytes; *occupancy*: threads that fit on a
   multiprocessor at once, as a share of what it can hold.
-- *Spills*: bytes that registers lose to memory, the most on any of {all}.
+- *Spills*: bytes that registers lose to memory, the most on any architecture.  What functions call
+  in float32 and float16 is compiled for {all}, the rest for the three.
 - *Multiplying*: the share of instructions in the main loop that multiply elements, on FMA units or
   tensor cores.  The main loop is the one with most products outside of loops within it; all
   between its ends counts, as if nothing in it were ever skipped.
@@ -136,7 +137,8 @@ def _layers(rows: list[Row], record: Record) -> str:
     header = ["layer", *(f"{dtype}: {n}" for dtype in dtypes for n in _LAYER_CELLS)]
     text = LAYERS.format(architecture=ARCHITECTURES[capability])
     lines = [text, *_header(header)]
-    for layer in suite.load(cpu=False):
+    names = {name for row in rows for name in row.layers}
+    for layer in (layer for layer in suite.load(cpu=False) if layer.name in names):
         cells = [layer.name]
         for dtype in dtypes:
             call = chosen.call(layer, dtype, capability)
