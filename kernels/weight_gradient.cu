@@ -75,7 +75,7 @@ struct Loader {
                                                  Accumulator& to, Accumulator& value)
     {
         if constexpr (ASYNC)
-            copy_async(&to, from + (there ? at : 0), there);
+            copy_async<sizeof(Element)>(&to, from + (there ? at : 0), there ? sizeof(Element) : 0);
         else
             value = there ? widen(from[at]) : Accumulator{};
     }
@@ -103,7 +103,8 @@ struct Loader {
     __device__ __forceinline__ void end(Stage& stage)
     {
         if constexpr (ASYNC) {
-            copy_async_wait();
+            copy_async_commit();
+            copy_async_wait<0>();
         } else {
             int channel, d;
 #pragma unroll

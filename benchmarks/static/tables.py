@@ -125,7 +125,7 @@ def _cells(row: Row, measured: dict[int, Measurement]) -> list[str]:
         of_code(lambda code: _loads(code)),
         of_code(lambda code: _widths(code.global_stores)),
         of_code(lambda code: _widths(code.shared_loads)),
-        of_code(lambda code: f"{code.main.fraction:.0%}"),
+        of_code(lambda code: f"{code.main.fraction:.0%}" if code.main.products else ""),
         of_code(lambda code: f"{code.step.fraction:.0%}" if code.step != code.main else ""),
         _three(f"{m.seconds:.1f}" for m in read.values()),
     ]
