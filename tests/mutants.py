@@ -279,6 +279,40 @@ GPU = [
            "return None if count else", "return None if count is not None else", "arrays"),
 ]  # fmt: skip
 
+LAYERS = [
+    Mutant("a layer keeps the caller's weight itself", "_dispatch.py",
+           "copy = np.array(array,", "copy = np.asarray(array,", "layer"),
+    Mutant("a layer's weight can be written", "_dispatch.py",
+           "copy.flags.writeable = False", "copy.flags.writeable = True", "layer"),
+    Mutant("a layer forgets its bias", "layer.py",
+           "None if bias is None else _dispatch.kept(bias)", "None", "layer"),
+    Mutant("a layer has the output size it was made with", "layer.py",
+           "window = _check.resized(window, output_size)", "output_size = None", "layer"),
+    Mutant("threads place a layer's weights one after the other", "layer.py",
+           "            if place not in self._placed:\n", "            if True:\n", "layer"),
+    Mutant("all devices share one placing", "layer.py",
+           "place = _dispatch.device(x)", "place = kind", "layer"),
+    Mutant("the weight of a layer is packed with its channels exchanged", "gpu/launch.py",
+           "weight.transpose(*taps, 0, 1)", "weight.transpose(*taps, 1, 0)", "layer"),
+    Mutant("threads share a workspace", "gpu/launch.py",
+           "self._device.stream, get_ident(), size", "self._device.stream, size", "layer"),
+]  # fmt: skip
+
+LAUNCH = [
+    Mutant("vectors begin anywhere", "gpu/launch.py",
+           "if device.address(array) % alignment == 0:", "if alignment:", "launch"),
+    Mutant("a vector's alignment is that of an element", "gpu/launch.py",
+           'vectors.get(f"{name}_VECTOR", 1)', 'vectors.get(f"{name}", 1)', "launch"),
+    Mutant("the second pass is not launched", "gpu/choice.py",
+           "return (first,) if self.second is None else (first, self.second)",
+           "return (first,)", "launch"),
+    Mutant("every call is prepared anew", "gpu/launch.py",
+           "@lru_cache(maxsize=4096)\ndef _recalled", "def _recalled", "launch"),
+    Mutant("a floor adds what overlaps", "gpu/ceilings.py",
+           "return max(self.arithmetic, self.memory)", "return self.arithmetic + self.memory",
+           "gpu"),
+]  # fmt: skip
+
 CPU = [
     Mutant("infinite weights multiply absent inputs", "_cpu/__init__.py",
            "not np.isfinite(weight).all()", "weight is None", "nonfinite"),
@@ -495,7 +529,7 @@ STATIC = [
 
 MUTANTS = [
     *GEOMETRY, *CHECK, *API, *DISPATCH, *REFERENCE, *MEMORY, *ACTIVATION, *GPU, *CPU, *GRADIENTS,
-    *STATIC,
+    *STATIC, *LAYERS, *LAUNCH,
 ]  # fmt: skip
 
 

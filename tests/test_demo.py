@@ -337,6 +337,15 @@ def test_a_large_map_is_said_to_be_checked_in_its_corners(monkeypatch):
     assert all(layer.is_right for layer in layers)
 
 
+def test_the_table_says_what_computed_a_layer(monkeypatch):
+    x, weight = np.ones((1, 64, 16, 16), "f4"), np.ones((64, 64, 4, 4), "f4")
+    assert layer.path(x, weight, stride=2) == "CPU, NumPy"
+    monkeypatch.setattr(layer.gpu, "is_available", lambda: True)
+    monkeypatch.setattr(layer.gpu.planning, "_current", lambda: ("NVIDIA H200", 90))
+    kernel = layer.gpu.plan(x.shape, weight.shape, stride=2).choice.specialisation.kernel
+    assert layer.path(x, weight, stride=2) == f"GPU, {kernel}"
+
+
 @pytest.mark.gpu
 def test_the_decoder_gives_the_same_on_the_gpu(monkeypatch):
     (found,), _ = segment(noise(100, 150))

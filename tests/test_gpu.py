@@ -18,6 +18,7 @@ from pretended import made_current, on_device
 from tconv import gpu
 from tconv._geometry import Geometry
 from tconv.commands.bench import suite
+from tconv.gpu import launch
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT
 from tconv.gpu.families.gemm import TILES
@@ -457,6 +458,17 @@ def test_a_plan_takes_any_dtype_spelling_memory_order_and_device():
         assert p.choice.specialisation.dtype == "bfloat16"
         assert p.choice.specialisation["X_CHANNELS_LAST"]
         assert str(p).startswith("gemm on bfloat16, compute capability 7.5\n")
+
+
+def test_a_plan_takes_a_packed_weight_as_a_layer_has_it(with_gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tconv.gpu.planning.select", lambda call: asked.append(call.strides.weight))
+    for shape in ((4, 6, 5), (4, 6, 3, 2), (4, 6, 3, 2, 5)):
+        weight = np.zeros(shape, "f4")
+        with on_device(weight).device:
+            there = launch.packed(weight, with_gpu[3])
+        gpu.plan((1, 4, *shape[2:]), shape, packed=True, device="A100")
+        assert asked[-1] == tuple(step // 4 for step in there.strides)
 
 
 def test_a_plan_refuses_what_the_verbs_refuse():

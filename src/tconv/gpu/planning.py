@@ -112,6 +112,7 @@ def plan(
     activation: str | None = None,
     precision: str | None = None,
     channels_last: bool = False,
+    packed: bool = False,
     capability: int | None = None,
     device: str | Ceilings | None = None,
 ) -> Plan:
@@ -128,6 +129,8 @@ def plan(
         As for `transposed_conv2d`.
     channels_last : bool, default False
         Whether x and the result are views of channels-last memory.
+    packed : bool, default False
+        Whether the weight lies as a layer's does, with output channels nearest.
     capability : int, optional
         Compute capability as two digits, 90 for 9.0.  Default: that of ``device``.
     device : {"H200", "H100", "A100"} or Ceilings, optional
@@ -176,7 +179,7 @@ def plan(
     order = _channels_last if channels_last else contiguous
     strides = Strides(
         x=order(geometry.x_shape),
-        weight=contiguous(geometry.weight_shape),
+        weight=(_packed if packed else contiguous)(geometry.weight_shape),
         bias=1,
         out=order(geometry.out_shape),
     )
@@ -205,6 +208,11 @@ class _Shaped(NamedTuple):
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides = contiguous((shape[0], *shape[2:], shape[1]))
     return (strides[0], strides[-1], *strides[1:-1])
+
+
+def _packed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides = contiguous((*shape[2:], *shape[:2]))
+    return (*strides[-2:], *strides[:-2])
 
 
 def _where(

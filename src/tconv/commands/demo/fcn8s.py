@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import reference, transposed_conv2d
 from ...init import bilinear
-from .layer import Array, Layer, timed, to_device, to_host
+from .layer import Array, Layer, path, timed, to_device, to_host
 from .pictures import Picture
 from .scores import scores
 
@@ -74,21 +75,18 @@ def decode(
     fused = score32
     for (name, kernel_size, stride), skip in zip(LAYERS, (score16, score8, None), strict=True):
         weight = bilinear(classes, (kernel_size, kernel_size), groups=classes)
+        window: dict[str, Any] = {
+            "stride": stride,
+            "padding": (kernel_size - stride) // 2,
+            "groups": classes,
+        }
         step(name)
-        up, milliseconds = timed(
-            partial(
-                transposed_conv2d,
-                fused,
-                on_device(weight),
-                stride=stride,
-                padding=(kernel_size - stride) // 2,
-                groups=classes,
-            )
-        )
+        up, milliseconds = timed(partial(transposed_conv2d, fused, on_device(weight), **window))
         step(f"{name}: checking")
         is_right = equals_reference(to_host(up), to_host(fused), weight, stride)
         is_whole = max(fused.shape[2:]) <= 2 * WINDOW
-        layers.append(Layer(name, fused.shape, up.shape, milliseconds, is_right, is_whole))
+        by = path(fused, weight, **window)
+        layers.append(Layer(name, fused.shape, up.shape, by, milliseconds, is_right, is_whole))
         fused = up if skip is None else up + skip
     return to_host(fused.argmax(axis=1)).astype(np.uint8), layers
 

@@ -23,6 +23,8 @@ class Layer:
     name: str
     x_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
+    path: str
+    """What computed it."""
     milliseconds: float
     is_right: bool
     """Whether the result is the reference's, where it was compared."""
@@ -30,6 +32,14 @@ class Layer:
     """Whether every output was compared, or those of the four corners."""
     is_exact: bool = True
     """Whether it must be the reference's bit for bit, or within rounding."""
+
+
+def path(x: Array, weight: Array, **window: Any) -> str:
+    """Return what computes a layer, and on a GPU with which kernel."""
+    if not gpu.is_available():
+        return "CPU, NumPy"
+    plan = gpu.plan(x.shape, weight.shape, x.dtype, **window)
+    return f"GPU, {plan.choice.specialisation.kernel}"
 
 
 def to_device() -> Callable[[Array], Array]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from skimage.morphology import disk, opening
 from skimage.segmentation import watershed
 
 from ... import conv2d, reference, transposed_conv2d
-from .layer import Array, Layer, timed, to_device, to_host
+from .layer import Array, Layer, path, timed, to_device, to_host
 
 CLASSES = ("background", "coin", "writing")
 
@@ -141,21 +142,19 @@ def segment(
     layers = []
     for name, kernel_size, stride in DECODER:
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        window: dict[str, Any] = {
+            "stride": stride,
+            "padding": (kernel_size - stride) // 2,
+        }
         step(name)
         y, milliseconds = timed(
-            partial(
-                transposed_conv2d,
-                x,
-                on_device(weight),
-                on_device(bias),
-                stride=stride,
-                padding=(kernel_size - stride) // 2,
-            )
+            partial(transposed_conv2d, x, on_device(weight), on_device(bias), **window)
         )
         step(f"{name}: checking")
         is_right = agrees(to_host(y), to_host(x), weight, bias, stride)
+        by = path(x, weight, **window)
         layers.append(
-            Layer(name, x.shape, y.shape, milliseconds, is_right, is_whole=True, is_exact=False)
+            Layer(name, x.shape, y.shape, by, milliseconds, is_right, is_whole=True, is_exact=False)
         )
         x = y.clip(0)
     return Found(labelled, to_host(y[0].argmax(axis=0))), layers

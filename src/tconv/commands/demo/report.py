@@ -48,11 +48,8 @@ def print_report(
 
 def _table(batches: Sequence[Batch]) -> Table:
     facts = config()
-    device, path = (
-        (facts["GPU"], "GPU, CuPy")
-        if gpu.is_available()
-        else (f"{facts['CPU']}, {facts['CPU threads']} threads", "CPU, NumPy")
-    )
+    cpu = f"{facts['CPU']}, {facts['CPU threads']} threads"
+    device = facts["GPU"] if gpu.is_available() else cpu
     table = Table(title=f"Decoders on {device}", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("layer", max_width=24, no_wrap=True)
     for name in ("path", "input", "output"):
@@ -64,7 +61,7 @@ def _table(batches: Sequence[Batch]) -> Table:
         for layer in batch.layers:
             table.add_row(
                 layer.name,
-                path,
+                layer.path,
                 _shape(layer.x_shape),
                 _shape(layer.out_shape),
                 f"{layer.milliseconds:.2f}",
