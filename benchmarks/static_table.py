@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
@@ -62,10 +63,13 @@ def write(rows: list[Row], pool: Executor) -> list[str]:
     kernels = keys(rows, nvrtc)
     known = Record.read().measurements
     missing = {key: kernel for key, kernel in kernels.items() if key not in known}
-    print(f"{len(missing)} of {len(kernels)} kernels to compile")
-    known |= measured(missing, pool)
-    new = Record(nvrtc, {key: known[key] for key in kernels})
-    new.write()
+    print(f"{len(missing)} of {len(kernels)} kernels to compile", flush=True)
+    try:
+        for key, measurement in measured(missing, pool):
+            known[key] = measurement
+    finally:  # The next run goes on where this one was stopped.
+        new = Record(nvrtc, {key: known[key] for key in kernels if key in known})
+        new.write()
     PAGE.write_text(tables.page(rows, new))
     return limits.broken(rows, new)
 
@@ -81,7 +85,7 @@ def check(rows: list[Row], pool: Executor) -> list[str]:
     if PAGE.read_text() != tables.page(rows, old):
         complaints.append(f"{PAGE.name} is not what the record gives; {REMEDY}")
     sample = {key: one for key, one in kernels.items() if (one[0].dtype, one[1]) in SAMPLE}
-    for key, now in measured(sample, pool).items():
+    for key, now in measured(sample, pool):
         if compile.version() != old.nvrtc:
             complaints += limits.complaints(*sample[key], now)
         elif not record.same(now, old.measurements[key]):
@@ -92,7 +96,7 @@ def check(rows: list[Row], pool: Executor) -> list[str]:
 def show(rows: list[Row], pool: Executor) -> list[str]:
     """Measure and print; return the limits that are broken."""
     nvrtc = compile.version()
-    new = Record(nvrtc, measured(keys(rows, nvrtc), pool))
+    new = Record(nvrtc, dict(measured(keys(rows, nvrtc), pool)))
     print("\n".join(tables.families(rows, new)), end="")
     return limits.broken(rows, new)
 
@@ -108,12 +112,12 @@ def keys(rows: list[Row], nvrtc: str) -> dict[str, tuple[Specialisation, int]]:
 
 def measured(
     kernels: dict[str, tuple[Specialisation, int]], pool: Executor
-) -> dict[str, Measurement]:
-    """Compile kernels and return their measurements."""
+) -> Iterator[tuple[str, Measurement]]:
+    """Compile kernels; yield their keys and measurements."""
     specialisations = [specialisation for specialisation, _ in kernels.values()]
     capabilities = [capability for _, capability in kernels.values()]
     done = pool.map(record.measure, specialisations, capabilities)
-    return dict(zip(kernels, done, strict=True))
+    return zip(kernels, done, strict=True)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,8 @@ def test_a_step_is_the_innermost_loop_that_both_multiplies_and_loads():
     """)
     assert sass.step(preloaded) is None
     assert sass.step_code(preloaded) == preloaded
+    other_warps_load = [*preloaded, sass.Instruction("UTMALDG.4D", "[UR8],[UR4]")]
+    assert sass.step(other_warps_load) == sass.main_loop(preloaded)
 
 
 def test_accesses_are_counted_by_width_from_wide_to_narrow():
@@ -333,7 +335,9 @@ def table(rows, monkeypatch, tmp_path):
         map = staticmethod(map)
 
     def measure(specialisation, capability):
-        code = CODE if capability in chosen.READ else None
+        any_width = {2**n: 1 for n in range(5)}
+        code = replace(CODE, global_loads=any_width, global_stores=any_width)
+        code = code if capability in chosen.READ else None
         return replace(GOOD, kernel=specialisation.kernel, code=code)
 
     monkeypatch.setattr(record, "FILE", tmp_path / "record.json")
@@ -364,7 +368,7 @@ def test_a_changed_source_is_noticed_without_a_compiler(table, monkeypatch):
 
 
 def test_an_edited_page_is_noticed(table):
-    table.page.write_text(table.page.read_text().replace("16x8", "16x9", 1))
+    table.page.write_text(table.page.read_text().replace("16x1", "16x2", 1))
     (complaint,) = table.check()
     assert "page.md is not what the record gives" in complaint
 
@@ -397,6 +401,24 @@ def test_with_another_compiler_a_sample_need_only_keep_the_limits(table, monkeyp
 def test_a_kernel_that_is_in_the_record_is_not_compiled_again(table, monkeypatch):
     monkeypatch.setattr(record, "measure", None)
     assert table.write() == []
+
+
+def test_what_was_measured_before_an_error_is_kept(table, monkeypatch):
+    measure, source = record.measure, record.source
+    monkeypatch.setattr(record, "source", lambda s: source(s) + "int changed;\n")
+    record.key.cache_clear()
+    done = []
+
+    def refuse(specialisation, capability):
+        done.append(specialisation)
+        if len(done) == 5:
+            raise RuntimeError("NVRTC refuses a kernel")
+        return measure(specialisation, capability)
+
+    monkeypatch.setattr(record, "measure", refuse)
+    with pytest.raises(RuntimeError, match="refuses"):
+        table.write()
+    assert len(record.Record.read().measurements) == 4
 
 
 @pytest.mark.nvrtc

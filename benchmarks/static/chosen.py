@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from unittest.mock import patch
 
 from tconv.commands.bench import suite
 from tconv.gpu.call import Call, Operation, Strides
 from tconv.gpu.choice import Constant, Specialisation
+from tconv.gpu.families import hopper
 from tconv.gpu.select import select
 
 ARCHITECTURES = {
@@ -61,11 +64,19 @@ def rows(
         if layers and layer.name not in layers:
             continue
         for one in calls(layer, dtypes, capabilities):
-            for s, _ in select(one).passes:
+            for s in launched(one):
                 row = found.setdefault(identity(s), Row())
                 row.specialisations[one.capability] = s
                 row.layers.setdefault(layer.name)
     return [found[key] for key in sorted(found, key=str)]
+
+
+def launched(call: Call) -> set[Specialisation]:
+    """Return what a call launches, with and without the family that is off by default."""
+    choices = [select(call)]
+    with patch.dict(os.environ, {hopper.SWITCH: "1"}):
+        choices.append(select(call))
+    return {specialisation for choice in choices for specialisation, _ in choice.passes}
 
 
 def calls(layer: suite.Layer, dtypes: Sequence[str], capabilities: Sequence[int]) -> Iterator[Call]:

@@ -132,7 +132,7 @@ def _code(specialisation: Specialisation, cubin: bytes) -> Code:
         global_loads=sass.widths(step, "LDG"),
         global_stores=sass.widths(code, "STG"),
         copies=sass.widths(step, "LDGSTS"),
-        tensor_copies=sass.count(step, *sass.TENSOR_COPIES),
+        tensor_copies=sass.count(code, *sass.TENSOR_COPIES),
         shared_loads=sass.widths(step, "LDS", "LDSM"),
         main=sass.main_share(code),
         step=sass.step_share(code, _products_of_a_step(specialisation)),

@@ -165,14 +165,15 @@ def main_share(code: Sequence[Instruction]) -> Share:
 def step(code: Sequence[Instruction]) -> Loop | None:
     """Return the innermost loop with the products of the main loop and loads from global memory.
 
-    That is the main loop itself, or one around it.  None where no loop does both.
+    That is the main loop itself, or one around it; or the main loop alone where other warps bring
+    in whole tiles.  None where all of that is not so.
     """
     main = main_loop(code)
     if main is None:
         return None
     around = [loop for loop in loops(code) if loop == main or main in loop]
     loading = [loop for loop in around if count(_within(code, loop), *GLOBAL_LOADS)]
-    return min(loading, key=len, default=None)
+    return min(loading, key=len, default=main if count(code, *TENSOR_COPIES) else None)
 
 
 def step_code(code: Sequence[Instruction]) -> Sequence[Instruction]:
