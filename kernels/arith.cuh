@@ -56,12 +56,16 @@ __device__ __forceinline__ void narrow(Complex<T> v, Complex<T>& to) { to = v; }
 
 __device__ __forceinline__ void narrow(float v, BFloat16& to)
 {
+#if __CUDA_ARCH__ >= 800
+    to.bits = float_to_bfloat16(v);
+#else
     unsigned int bits = float_to_bits(v);
     if (v == v)
         bits += 0x7fff + (bits >> 16 & 1);  // half a unit in the last place, less one if even
     else
         bits |= 1 << 22;  // a NaN stays one though its low bits are cut off
     to.bits = static_cast<unsigned short>(bits >> 16);
+#endif
 }
 
 // --- sums ---------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 
 // Shifts ascending, then channels.  What is absent is skipped: a zero in its place would turn
 // infinity into NaN.  Tiled kernels do put zeros there, so they come here with each sum that is
-// not finite, and store what the definition says instead.
+// not finite, and store what the definition says instead.  They hold UNROLL at 1, for registers'
+// sake.
+template <int UNROLL = 4>
 __device__ __forceinline__ Accumulator one_output(const Element* x, const Element* weight,
                                                   const Params& p, Index n, Index group, Index m,
                                                   const Index (&q)[AXES], const Index (&r)[AXES])
@@ -24,6 +26,7 @@ __device__ __forceinline__ Accumulator one_output(const Element* x, const Elemen
             weight_at += k * axis.weight_stride;
         }
         if (!there) continue;
+#pragma unroll UNROLL
         for (Index c = 0; c < p.C; ++c)
             multiply_add(sum, widen(x[x_at + c * p.x_c]),
                          widen(weight[weight_at + c * p.weight_c]));

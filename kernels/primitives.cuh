@@ -158,3 +158,11 @@ __device__ __forceinline__ unsigned short float_to_half(float value)
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
     return bits;
 }
+
+// Likewise.  sm_80 and later.
+__device__ __forceinline__ unsigned short float_to_bfloat16(float value)
+{
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}

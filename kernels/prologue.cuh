@@ -34,3 +34,23 @@ constexpr int X_VECTOR = 8;
 constexpr int WEIGHT_VECTOR = 8;
 constexpr int OUT_VECTOR = 2;
 constexpr int STAGES = 8;  // of a ring in shared memory
+// The rest is for the depthwise kernel alone.  X is the last axis, Y the one before, Z the one before
+// that; an axis that is not there has a window of 1.
+constexpr int KERNEL_X = 4;
+constexpr int STRIDE_X = 2;
+constexpr int DILATION_X = 1;
+constexpr int KERNEL_Y = 4;
+constexpr int STRIDE_Y = 2;
+constexpr int DILATION_Y = 1;
+constexpr int KERNEL_Z = 1;
+constexpr int STRIDE_Z = 1;
+constexpr int DILATION_Z = 1;
+constexpr int CHANNELS = 1;      // of a group: C
+constexpr int OUT_CHANNELS = 1;  // of a group, or a part of them
+constexpr int RUN_Q = 8;         // q of a thread along X
+constexpr int PHASES_Y = 2;      // rows of a thread: all phases, or 1
+constexpr int ROWS_AT_ONCE = 2;  // rows of inputs that are loaded together
+constexpr int FIRST_PHASE = 1;   // r_begin along X
+constexpr int X_LEAD = 7;        // elements of a vector before a run's first input
+constexpr int TILES = 4;         // of runs that a block computes
+constexpr int BLOCKS = 5;        // of a multiprocessor: what the registers are shared out for

@@ -195,6 +195,44 @@ NAMED = [
 ]  # fmt: skip
 
 
+SMALL_GROUPS = [
+    Case("groups of 5 to 7", "no power of two anywhere",
+         (2, 10, 5, 9), (10, 7, 3, 4), {"stride": (2, 3), "padding": 1, "groups": 2}),
+    Case("groups of 7 to 5", "no power of two anywhere",
+         (1, 14, 3, 20), (14, 5, 2, 5), {"stride": 2, "padding": (0, 2), "groups": 2}),
+    Case("groups of 8 to 16", "two parts of output channels, phases without a tap",
+         (1, 8, 5, 6), (8, 16, 3, 5),
+         {"stride": (2, 3), "dilation": (2, 1), "padding": (1, 2)}),
+    Case("FCN-8s, depthwise", "256 taps, rows that fill no vector",
+         (2, 3, 5, 11), (3, 1, 16, 16),
+         {"stride": 8, "padding": ((4, 3), (4, 5)), "groups": 3}),
+    Case("alias-free", "12 taps, several blocks and tiles of a row",
+         (1, 2, 3000), (2, 1, 12), {"stride": 2, "padding": ((5, 6),), "groups": 2}),
+    Case("rows of whole vectors", "whole vectors in and out, several tiles",
+         (1, 2, 33, 64), (2, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 2}),
+    Case("negative pairs", "the window is larger than the full result",
+         (1, 2, 6, 8), (2, 1, 4, 4),
+         {"stride": 2, "padding": ((-3, 2), (-5, -9)), "groups": 2}),
+    Case("stride beyond kernel", "phases without a tap hold the bias alone",
+         (1, 3, 4, 5), (3, 2, 2, 3), {"stride": (5, 7), "groups": 3}),
+    Case("dilation and stride share a factor", "taps reach every other phase",
+         (1, 3, 5, 9), (3, 1, 3, 3), {"stride": 4, "dilation": 6, "groups": 3}),
+    Case("volume", "small groups in three axes",
+         (1, 4, 4, 5, 9), (4, 3, 3, 5, 7),
+         {"stride": 2, "padding": (1, 2, 3), "output_padding": 1, "groups": 2}),
+    Case("volume, depthwise", "other strides and dilations in each axis",
+         (2, 3, 4, 5, 6), (3, 1, 2, 3, 4),
+         {"stride": (3, 1, 2), "dilation": (1, 3, 2), "padding": (1, 2, 3), "groups": 3}),
+]  # fmt: skip
+"""For the kernel of small groups, which compiles every window by itself."""
+
+
+def has_small_groups(case):
+    """Tell whether groups have at most 8 channels to 16."""
+    channels, out_channels = case.weight[0] // case.call.get("groups", 1), case.weight[1]
+    return channels <= 8 and out_channels <= 16 and 0 not in (*case.x, *case.weight)
+
+
 LARGE = [
     Case("decoder", "rows and output channels in several blocks",
          (1, 16, 96, 100), (16, 24, 4, 4), {"stride": 2, "padding": 1}, (1, 24, 192, 200)),

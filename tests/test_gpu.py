@@ -36,6 +36,10 @@ DOUBLING = Geometry(
     batch=8, groups=1, in_channels=128, out_channels=64, in_size=(256, 256), kernel_size=(2, 2),
     stride=(2, 2), dilation=(1, 1), pad_begin=(0, 0), out_size=(512, 512),
 )  # fmt: skip
+DEPTHWISE = Geometry(
+    batch=8, groups=64, in_channels=64, out_channels=64, in_size=(128, 128), kernel_size=(4, 4),
+    stride=(2, 2), dilation=(1, 1), pad_begin=(1, 1), out_size=(256, 256),
+)  # fmt: skip
 
 
 def strides(geometry):
@@ -53,7 +57,9 @@ def choose(geometry, dtype="float32", *, kernel=None, tile=None, **options):
 
 
 def chosen(kernel):
-    """Return a choice of any kernel: for a layer that all of them can compute."""
+    """Return a choice of any kernel, for a layer that it can compute."""
+    if kernel == "depthwise":
+        return choose(DEPTHWISE, kernel=kernel)
     g = DOUBLING
     n, h, w, c = contiguous((g.batch, *g.in_size, g.in_channels))
     lying = replace(strides(g), x=(n, c, h, w), weight=(64, 1, 2 * 128 * 64, 128 * 64))
@@ -76,18 +82,65 @@ def test_the_batch_changes_neither_kernel_nor_tile(layer):
     assert len({(c.specialisation.kernel, c.tile) for c in choices}) == 1
 
 
-def test_a_new_image_size_compiles_nothing():
-    sizes = [(7, 9), (256, 256), (31, 1000)]
+@pytest.mark.parametrize("layer", [DOUBLING, DEPTHWISE], ids=["dense", "depthwise"])
+def test_a_new_image_size_compiles_nothing(layer):
+    sizes = [(7, 9), (256, 256), (31, 1000), (1, 1)]
     chosen = {
-        choose(replace(DOUBLING, in_size=s, out_size=(2 * s[0], 2 * s[1]))).specialisation
+        choose(replace(layer, in_size=s, out_size=(2 * s[0], 2 * s[1]))).specialisation
         for s in sizes
     }
     assert len(chosen) == 1
 
 
-def test_depthwise_layers_take_the_gather_and_dense_ones_the_gemm():
-    for name in ("fcn8s-depthwise", "centernet-up", "bigvgan-depthwise", "depthwise-47341"):
-        assert plan(name).choice.specialisation.kernel == "gather"
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "complex128"])
+def test_layers_with_small_groups_take_the_depthwise_kernel(dtype):
+    names = ["fcn8s-depthwise", "centernet-up", "bigvgan-depthwise", "depthwise-47341"]
+    if dtype not in ("float64", "complex128"):  # A thread's registers hold fewer of these.
+        names += ["kernelbench-72", "kernelbench-73", "kernelbench-75"]
+    for name in names:
+        choice = plan(name, dtype).choice
+        assert choice.specialisation.kernel == "depthwise"
+        assert choice.reason.startswith("groups of ")
+        assert choice.reason.endswith("memory decides")
+
+
+def test_the_depthwise_kernel_refuses_what_does_not_suit_it_and_says_why():
+    for change, reason in (
+        ({"groups": 4}, "groups of 16 to 16 channels are not small"),
+        ({"kernel_size": (4, 140)}, "a 4x140 window of these channels does not fit"),
+        ({"kernel_size": (400, 40)}, "a 400x40 window of these channels does not fit"),
+        ({"stride": (2, 5000)}, "the window is too large"),
+        ({"dilation": (3000, 2)}, "the window is too large"),
+    ):
+        refusals = choose(replace(DEPTHWISE, **change)).refusals
+        assert any(text.startswith(f"not depthwise: {reason}") for text in refusals)
+        with pytest.raises(ValueError, match=f"^the depthwise kernel cannot .*: {reason}"):
+            choose(replace(DEPTHWISE, **change), kernel="depthwise")
+    last = plan("centernet-up", channels_last=True).choice
+    assert last.specialisation.kernel != "depthwise"
+    assert "not depthwise: the last axis is not nearest in memory" in last.refusals
+
+
+def test_the_depthwise_kernel_moves_16_bytes_at_once_in_the_layers_it_was_made_for():
+    for dtype, elements in (("float32", 4), ("float16", 8), ("bfloat16", 8)):
+        for name in ("centernet-up", "bigvgan-depthwise"):
+            chosen = plan(name, dtype).choice.specialisation
+            assert chosen["X_VECTOR"] == chosen["OUT_VECTOR"] == elements
+        # 1/64 of this layer's bytes are inputs.
+        assert plan("fcn8s-depthwise", dtype).choice.specialisation["OUT_VECTOR"] == elements
+
+
+def test_every_run_of_the_depthwise_kernel_has_a_thread():
+    for name in ("fcn8s-depthwise", "centernet-up", "bigvgan-depthwise", "kernelbench-75"):
+        choice, g = plan(name).choice, plan(name).geometry
+        s = choice.specialisation
+        assert s.threads * s["TILES"] * choice.row_blocks >= choice.group_runs
+        assert choice.blocks == g.groups * choice.column_blocks * choice.row_blocks
+        run = s["RUN_Q"] * s["STRIDE_X"] * s["PHASES_Y"] * s["OUT_CHANNELS"]
+        assert choice.group_runs * choice.column_blocks * g.groups * run >= prod(g.out_shape)
+
+
+def test_dense_layers_take_the_gemm():
     for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "istft-trt", "dcgan-rgb"):
         assert plan(name).choice.specialisation.kernel == "gemm"
 
@@ -104,7 +157,7 @@ def test_phases_with_different_taps_get_blocks_of_their_own():
 
 
 @pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
-@pytest.mark.parametrize("kernel", GENERAL)
+@pytest.mark.parametrize("kernel", [None, *GENERAL])
 def test_every_layer_fits_a_launch(layer, kernel):
     for dtype in ("float16", "float32", "complex128"):
         choice = choose(layer.geometry, dtype, kernel=kernel)
@@ -163,7 +216,7 @@ def test_a_kernel_asked_for_by_name_is_the_one_that_runs():
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_the_struct_has_no_holes_so_that_cuda_and_numpy_lay_it_out_alike(axes, bits):
     struct = layout(axes, bits)
-    numbers = 26 + 25 * axes
+    numbers = 30 + 25 * axes
     assert struct.itemsize == numbers * bits // 8
     assert gradient_layout(axes, bits).itemsize == (31 + 14 * axes) * bits // 8
     assert struct.itemsize < 4096  # what a kernel takes by value

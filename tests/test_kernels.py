@@ -22,7 +22,8 @@ from tconv.gpu.families.gemm import TILES
 SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
 UPSAMPLING = cases.Case("upsampling", "1-D", (2, 4, 40), (4, 5, 4), {"stride": 2, "padding": 1})
 FLAT = [case for case in cases.NAMED if len(case.weight) == 4 and 0 not in case.x]
-KERNELS = {"gather": ("gather", None), "gemm": ("gemm", SMALL)}
+ANY_GEOMETRY = {"gather": ("gather", None), "gemm": ("gemm", SMALL)}
+KERNELS = {**ANY_GEOMETRY, "depthwise": ("depthwise", None)}
 RANDOM = cases.random_cases(int(os.environ.get("TCONV_CASES", "510")), seed=3)
 FULL = [case for case in RANDOM if 0 not in case.x and case.bias]
 
@@ -42,7 +43,7 @@ def compiled():
     for case in (case for case in RANDOM[:40] if 0 not in case.x):
         for dtype in cases.DTYPES:
             x, weight, bias = case.integers(dtype, np.random.default_rng(0))
-            for name, tile in KERNELS.values():
+            for name, tile in ANY_GEOMETRY.values():
                 conv = recorder.verbs(name, tile)
                 conv(x, weight, bias, **case.call)
                 if len(case.x) == len(case.weight):
@@ -72,9 +73,15 @@ def device(request):
     return Standin()
 
 
-@pytest.fixture(params=KERNELS)
+@pytest.fixture(params=ANY_GEOMETRY)
 def gpu(request, device):
-    """The verbs, computed by one kernel."""
+    """The verbs, computed by one kernel that takes every geometry."""
+    return device.verbs(*ANY_GEOMETRY[request.param])
+
+
+@pytest.fixture(params=KERNELS)
+def each(request, device):
+    """The verbs, computed by one kernel, for layers that suit all of them."""
     return device.verbs(*KERNELS[request.param])
 
 
@@ -149,6 +156,77 @@ def test_every_tile_computes_the_same_in_every_dtype_and_number_of_axes(case, de
         assert_every_tile_is_exact(case, dtype, rng, device)
 
 
+# --- small groups -------------------------------------------------------------------------------
+
+
+TOO_MANY_INPUTS = {"vocoder", "dilation beyond input"}  # for registers, in complex numbers
+SUITED = [
+    *cases.SMALL_GROUPS,
+    *filter(cases.has_small_groups, cases.NAMED),
+    *list(filter(cases.has_small_groups, RANDOM))[:60],
+]
+SUITED = [
+    pytest.param(case, cases.DTYPES[number % len(cases.DTYPES)], id=str(case))
+    for number, case in enumerate(SUITED)
+    if case.name not in TOO_MANY_INPUTS
+]
+"""Each in one dtype, by turns: every window is a kernel of its own."""
+OWN = len(cases.SMALL_GROUPS)
+SOME = SUITED[:OWN] + SUITED[OWN::5]
+
+
+@pytest.fixture(scope="session")
+def compiled_depthwise():
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    recorder = Recorder()
+    for case, dtype in (param.values for param in SOME):
+        x, weight, bias = case.integers(dtype, np.random.default_rng(0))
+        recorder.verbs("depthwise")(x, weight, bias, **case.call)
+    Standin().prepare(recorder.launched)
+
+
+@pytest.mark.usefixtures("compiled_depthwise")
+@pytest.mark.parametrize(("case", "dtype"), SOME)
+def test_small_groups_are_exact_on_integers_and_have_the_bits_of_gather_on_reals(
+    case, dtype, device, rng
+):
+    assert_small_groups_are_right(case, dtype, device, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "dtype"), [param for param in SUITED if param not in SOME])
+def test_small_groups_in_many_windows(case, dtype, device, rng):
+    assert_small_groups_are_right(case, dtype, device, rng)
+
+
+def assert_small_groups_are_right(case, dtype, device, rng):
+    depthwise = device.verbs("depthwise")
+    x, weight, bias = case.integers(dtype, rng)
+    answer = oracle.transposed_conv(x, weight, bias, **case.call)
+    oracle.assert_exact(depthwise(x, weight, bias, **case.call), answer, dtype)
+    if len(case.x) == len(case.weight):
+        y = depthwise(channels_last(x), weight, bias, **case.call)
+        oracle.assert_exact(y, answer, dtype)
+    if dtype.kind != "i":
+        x, weight, bias = case.reals(dtype, rng)
+        y = depthwise(x, weight, bias, **case.call)
+        assert y.tobytes() == device.verbs("gather")(x, weight, bias, **case.call).tobytes()
+
+
+@pytest.mark.usefixtures("compiled_depthwise")
+@pytest.mark.parametrize(
+    ("case", "dtype"), [param for param in SOME if param.values[1].kind == "f"]
+)
+def test_nan_and_infinity_leak_to_no_other_output_of_small_groups(case, dtype, device, rng):
+    for place in ("x", "weight"):
+        for intruder in (np.nan, np.inf, -np.inf):
+            ones = {"x": np.ones(case.x, dtype), "weight": np.ones(case.weight, dtype)}
+            ones[place].flat[rng.integers(ones[place].size)] = intruder
+            y = device.verbs("depthwise")(**ones, **case.call).astype(float)
+            np.testing.assert_array_equal(y, oracle.transposed_conv(**ones, **case.call))
+
+
 # --- memory -------------------------------------------------------------------------------------
 
 
@@ -179,23 +257,23 @@ def strided(array, rng):
     yield array
 
 
-def test_inputs_may_lie_in_memory_in_any_way(gpu, rng):
+def test_inputs_may_lie_in_memory_in_any_way(each, rng):
     for dtype in cases.DTYPES:
         x, weight, bias = LAYER.integers(dtype, rng)
         answer = oracle.transposed_conv(x, weight, bias, **LAYER.call)
         for operands in zip(strided(x, rng), strided(weight, rng), strided(bias, rng), strict=True):
-            oracle.assert_exact(gpu(*operands, **LAYER.call), answer, dtype)
+            oracle.assert_exact(each(*operands, **LAYER.call), answer, dtype)
 
 
-def test_broadcast_inputs_are_read_where_they_are(gpu):
+def test_broadcast_inputs_are_read_where_they_are(each):
     x = np.broadcast_to(np.float32(3), LAYER.x)
     weight = np.broadcast_to(np.arange(4, dtype="f4"), LAYER.weight)
     bias = np.broadcast_to(np.float32(7), 6)
     answer = oracle.transposed_conv(x, weight, bias, **LAYER.call)
-    oracle.assert_exact(gpu(x, weight, bias, **LAYER.call), answer, x.dtype)
+    oracle.assert_exact(each(x, weight, bias, **LAYER.call), answer, x.dtype)
 
 
-def test_out_may_have_any_strides_and_nothing_around_it_is_written(gpu, rng):
+def test_out_may_have_any_strides_and_nothing_around_it_is_written(each, rng):
     x, weight, bias = LAYER.integers(np.dtype("f4"), rng)
     answer = oracle.transposed_conv(x, weight, bias, **LAYER.call)
     n, m, h, w = LAYER.out
@@ -210,17 +288,17 @@ def test_out_may_have_any_strides_and_nothing_around_it_is_written(gpu, rng):
         poison = np.frombuffer(rng.bytes(buffer.nbytes), buffer.dtype).reshape(buffer.shape)
         buffer[...] = poison
         out = view(buffer)
-        assert gpu(x, weight, bias, out=out, **LAYER.call) is out
+        assert each(x, weight, bias, out=out, **LAYER.call) is out
         oracle.assert_exact(out, answer, x.dtype)
         expected = poison.copy()
         view(expected)[...] = answer
         assert buffer.tobytes() == expected.tobytes()
 
 
-def test_inputs_are_never_written(gpu, rng):
+def test_inputs_are_never_written(each, rng):
     arrays = LAYER.integers(np.dtype("f4"), rng)
     copies = [a.copy() for a in arrays]
-    gpu(*arrays, **LAYER.call)
+    each(*arrays, **LAYER.call)
     for array, copy in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -238,10 +316,10 @@ def test_contiguous_inputs_are_not_copied_and_one_kernel_is_launched(rng):
 # --- sizes --------------------------------------------------------------------------------------
 
 
-def test_a_batch_of_seventy_thousand(gpu, rng):
+def test_a_batch_of_seventy_thousand(each, rng):
     x = rng.integers(-8, 9, (70_000, 2, 2)).astype("f4")
     weight = rng.integers(-8, 9, (2, 1, 2)).astype("f4")
-    y = gpu(x, weight, stride=2)
+    y = each(x, weight, stride=2)
     oracle.assert_exact(y, oracle.transposed_conv(x, weight, stride=2), x.dtype)
 
 
@@ -259,7 +337,7 @@ HUGE = [
 
 
 @pytest.mark.parametrize("where", [view for _, view in HUGE], ids=[name for name, _ in HUGE])
-def test_offsets_beyond_2_to_the_31_elements(gpu, where):
+def test_offsets_beyond_2_to_the_31_elements(each, where):
     big = np.zeros(2**31 + 1, np.float16)  # pages that nobody touches take no memory
     arrays = where(big)
     x = arrays.get("x", np.ones((1, 1, 1), np.float16))
@@ -271,7 +349,7 @@ def test_offsets_beyond_2_to_the_31_elements(gpu, where):
     for number, array in enumerate([x, weight] + ([] if bias is None else [bias])):
         array[...] = (np.arange(array.size) + 2 + number).reshape(array.shape)
     answer = oracle.transposed_conv(x, weight, bias)
-    oracle.assert_exact(gpu(x, weight, bias, out=out), answer, x.dtype)
+    oracle.assert_exact(each(x, weight, bias, out=out), answer, x.dtype)
 
 
 EXTREME = [
@@ -362,31 +440,31 @@ def test_the_order_in_which_threads_and_copies_arrive_changes_no_bit(rng):
 
 
 @pytest.mark.parametrize("name", oracle.ACTIVATIONS)
-def test_activations_lie_within_their_bound(gpu, name, rng):
+def test_activations_lie_within_their_bound(each, name, rng):
     for dtype in cases.FLOATS:
         x, weight, bias = UPSAMPLING.reals(dtype, rng)
         call = {"activation": name, **UPSAMPLING.call}
         answer = oracle.transposed_conv(x, weight, bias, **call)
         limit = oracle.bound(x, weight, bias, **call)
-        oracle.assert_within(gpu(x, weight, bias, **call), answer, limit)
+        oracle.assert_within(each(x, weight, bias, **call), answer, limit)
 
 
-def test_relu_is_for_integers_as_well(gpu, rng):
+def test_relu_is_for_integers_as_well(each, rng):
     for dtype in cases.INTEGERS:
         x, weight, bias = LAYER.integers(dtype, rng)
         answer = np.maximum(oracle.transposed_conv(x, weight, bias, **LAYER.call), 0)
-        y = gpu(x, weight, bias, activation="relu", **LAYER.call)
+        y = each(x, weight, bias, activation="relu", **LAYER.call)
         oracle.assert_exact(y, answer, dtype)
 
 
-def test_integers_wrap(gpu):
+def test_integers_wrap(each):
     for dtype in cases.INTEGERS:
         largest = np.iinfo(dtype).max
         x, weight = np.full((1, 2, 1), largest, dtype), np.full((2, 1, 1), largest, dtype)
-        assert gpu(x, weight, np.array([5], dtype)).tolist() == [[[7]]]  # (2^31 - 1)^2 is 1
+        assert each(x, weight, np.array([5], dtype)).tolist() == [[[7]]]  # (2^31 - 1)^2 is 1
 
 
-def test_half_types_round_once_to_even_and_keep_subnormals_and_overflow_to_infinity(gpu):
+def test_half_types_round_once_to_even_and_keep_subnormals_and_overflow_to_infinity(each):
     for dtype, unit, smallest in (
         (cases.FLOATS[0], 2.0**-10, 2.0**-24),
         (cases.FLOATS[1], 2.0**-7, 2.0**-133),
@@ -404,4 +482,4 @@ def test_half_types_round_once_to_even_and_keep_subnormals_and_overflow_to_infin
         exact = x.astype(np.float64).sum(1, keepdims=True)
         with np.errstate(over="ignore"):
             expected = exact.astype(np.float32).astype(dtype)
-        np.testing.assert_array_equal(gpu(x, weight).astype(float), expected.astype(float))
+        np.testing.assert_array_equal(each(x, weight).astype(float), expected.astype(float))

@@ -62,6 +62,21 @@ def test_the_sanitizers_find_nothing_in_hundreds_of_geometries(kernel, build, la
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+# The depthwise kernel copies nothing asynchronously.
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_the_sanitizers_find_nothing_in_small_groups(build):
+    done = check("depthwise", "0", "--axes", "2", "--dtypes", "f4", "f2", build=build)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", ["asan", "tsan"])
+def test_the_sanitizers_find_nothing_in_small_groups_of_many_geometries(build):
+    dtypes = ["f4", "f2", "bfloat16", "f8", "c8", "i4", "i8"]
+    done = check("depthwise", "120", "--dtypes", *dtypes, build=build)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 FAULTS = [
     pytest.param(fault, id=str(fault), marks=[pytest.mark.slow] if fault.slow else [])
     for fault in kernel_mutants.FAULTS

@@ -27,6 +27,7 @@ TILES = {
     "gather": None,
     "gemm": Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2),
     "hopper": hopper.TILES[2],
+    "depthwise": None,
 }
 
 
@@ -76,6 +77,9 @@ def some_calls(given):
     dtypes = [np.dtype(name) for name in given.dtypes]
     chosen = [case for case in cases.NAMED if 0 not in (*case.x, *case.weight)]
     chosen += [case for case in cases.random_cases(given.count, seed=11) if 0 not in case.x]
+    if given.kernel == "depthwise":  # A window is a kernel of its own: a few of them.
+        random = cases.random_cases(given.count, seed=11)
+        chosen = [*cases.SMALL_GROUPS, *list(filter(cases.has_small_groups, random))[::3]]
     chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
     for number, case in enumerate(chosen):
         rng = np.random.default_rng(number)

@@ -46,6 +46,19 @@ extern "C" void standin_wgmma_commit();
 extern "C" void standin_wgmma_wait();
 
 inline void __syncthreads() { standin_barrier(); }
+
+// A barrier that tells everybody whether anybody said yes.
+__attribute__((no_sanitize_thread)) inline int __syncthreads_or(int mine)
+{
+    static int anybody;
+    anybody |= mine;
+    standin_barrier();
+    const int result = anybody;
+    standin_barrier();
+    anybody = 0;
+    standin_barrier();
+    return result;
+}
 inline void __syncwarp() { standin_warp_barrier(); }
 
 // Calls a kernel with the arguments that an array of pointers points to, as a launch does.

@@ -75,7 +75,8 @@ class Boxes:
 class Choice:
     """A kernel, how it is launched on one geometry, and why it was chosen.
 
-    Matrix products have a tile, and columns that are filled up to whole blocks or not.
+    Matrix products have a tile, and columns that are filled up to whole blocks or not.  The
+    depthwise kernel counts its runs of neighbouring outputs, in one row and in one channel.
 
     Kernels take pointers to x, weight, bias and out, and the parameters.  A constant ``X_VECTOR``,
     ``WEIGHT_VECTOR`` or ``OUT_VECTOR`` of a specialisation is how many elements the kernel moves at
@@ -97,6 +98,8 @@ class Choice:
     phase_columns: int = 1
     row_blocks: int = 1
     column_blocks: int = 1
+    row_runs: int = 1
+    group_runs: int = 1
     workspace_bytes: int = 0
     second: tuple[Specialisation, int] | None = None
     boxes: Boxes | None = None

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ..call import Call, Operation
 from ..choice import Choice, Tile
-from . import gather, gemm, hopper, weight_gradient, weight_gradient_narrow
+from . import depthwise, gather, gemm, hopper, weight_gradient, weight_gradient_narrow
 
 
 class Choose(Protocol):
@@ -22,6 +22,7 @@ class Choose(Protocol):
 
 FAMILIES: dict[str, Choose] = {
     "hopper": hopper.choose,
+    "depthwise": depthwise.choose,
     "gemm": gemm.choose,
     "gather": gather.choose,
 }
