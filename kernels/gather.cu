@@ -2,8 +2,8 @@
 //
 //     out[n, m, o] = bias[m] + sum over (shift, c) of x[n, c, q - shift] * weight[c, m, tap]
 //
-// with q, shift and tap as geometry.cuh defines them; gather.cuh sums.  Nobody else writes my output,
-// and I sum in one fixed order, so the same inputs always give the same bits.
+// with q, shift and tap as geometry.cuh defines them; gather.cuh sums.  Nobody else writes my
+// output, and I sum in one fixed order, so the same inputs always give the same bits.
 #include "prologue.cuh"
 #include "primitives.cuh"
 #include "arith.cuh"

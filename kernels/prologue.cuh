@@ -17,7 +17,7 @@ constexpr Activation ACTIVATION = Activation::NONE;
 constexpr bool OUT_CHANNELS_LAST = false;  // channels are nearest in the result's memory
 constexpr bool ADJOINT = false;            // compute the adjoint, a convolution with a stride
 constexpr int THREADS = 128;               // of a block
-constexpr int SHARED_BYTES = 26880;        // dynamic shared memory of a block
+constexpr int SHARED_BYTES = 28416;        // dynamic shared memory of a block
 
 // The rest is for tiled kernels alone.
 constexpr int ROWS = 128;                // of a block's tile
@@ -27,11 +27,13 @@ constexpr int THREAD_ROWS = 8;           // of one thread's part of the tile
 constexpr int THREAD_COLUMNS = 8;
 constexpr bool X_CHANNELS_LAST = false;  // channels are nearest in x's memory
 constexpr bool ASYNC = true;             // copy to shared memory asynchronously (sm_80 and later)
+constexpr bool WHOLE_STEPS = false;      // DEPTH divides the channels
+constexpr int BLOCKS = 4;                // of a multiprocessor: what the registers are shared out for
 constexpr int CHANNEL_LANES = 1;         // neighbouring threads that sum different channels
 
 // Elements that are moved at once; an array begins at a multiple of so many.
-constexpr int X_VECTOR = 8;
-constexpr int WEIGHT_VECTOR = 8;
+constexpr int X_VECTOR = 4;
+constexpr int WEIGHT_VECTOR = 4;
 constexpr int OUT_VECTOR = 2;
 constexpr int STAGES = 8;  // of a ring in shared memory
 // The rest is for the depthwise kernel alone.  X is the last axis, Y the one before, Z the one before
@@ -51,6 +53,5 @@ constexpr int RUN_Q = 8;         // q of a thread along X
 constexpr int PHASES_Y = 2;      // rows of a thread: all phases, or 1
 constexpr int ROWS_AT_ONCE = 2;  // rows of inputs that are loaded together
 constexpr int FIRST_PHASE = 1;   // r_begin along X
-constexpr int X_LEAD = 7;        // elements of a vector before a run's first input
+constexpr int X_LEAD = 3;        // elements of a vector before a run's first input
 constexpr int TILES = 4;         // of runs that a block computes
-constexpr int BLOCKS = 5;        // of a multiprocessor: what the registers are shared out for

@@ -71,6 +71,8 @@ NAMED = [
          (1, 2, 4, 5), (2, 2, 16, 16), {"stride": 8, "padding": 4}, (1, 2, 32, 40)),
     Case("k3 s2", "phases with two taps and with one",
          (1, 2, 5, 5), (2, 2, 3, 3), {"stride": 2}, (1, 2, 11, 11)),
+    Case("k3 s2, channels of 7", "phases that nearly fill a tile's columns",
+         (1, 2, 3, 3), (2, 7, 3, 3), {"stride": 2}, (1, 7, 7, 7)),
     Case("stride beyond kernel", "phases without a tap hold the bias alone",
          (1, 2, 3, 3), (2, 3, 2, 2), {"stride": 4}, (1, 3, 10, 10)),
     Case("stride beyond kernel, 1d", "most outputs hold the bias alone",

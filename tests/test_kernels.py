@@ -19,7 +19,7 @@ from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Tile
 from tconv.gpu.families.gemm import TILES
 
-SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
+SMALL = Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8)
 UPSAMPLING = cases.Case("upsampling", "1-D", (2, 4, 40), (4, 5, 4), {"stride": 2, "padding": 1})
 FLAT = [case for case in cases.NAMED if len(case.weight) == 4 and 0 not in case.x]
 ANY_GEOMETRY = {"gather": ("gather", None), "gemm": ("gemm", SMALL)}
@@ -311,6 +311,42 @@ def test_contiguous_inputs_are_not_copied_and_one_kernel_is_launched(rng):
     device.verbs("gemm", SMALL)(*LAYER.integers(np.dtype("f4"), rng), **LAYER.call)
     assert allocated == [LAYER.out]
     assert len(device.launched) == 1
+
+
+def packed(weight):
+    """Return an equal weight whose output channels are nearest in memory, then the channels."""
+    order = (*range(2, weight.ndim), 0, 1)
+    return np.ascontiguousarray(weight.transpose(order)).transpose(np.argsort(order))
+
+
+DOUBLING = cases.Case(
+    "doubling", "rows and packed columns are neighbours in memory",
+    (2, 9, 3, 4), (9, 8, 2, 2), {"stride": 2},
+)  # fmt: skip
+OVERLAP = cases.Case(
+    "overlap", "shifted rows, packed columns, absent taps",
+    (2, 10, 4, 3), (10, 4, 3, 3), {"stride": 2, "padding": 1, "groups": 2},
+)  # fmt: skip
+ONE_OUTPUT = cases.Case(
+    "one output", "phases are the columns, and neighbours in memory",
+    (2, 5, 7), (5, 1, 12), {"stride": 4, "padding": ((4, 1),)},
+)  # fmt: skip
+WIDE = [
+    (DOUBLING, packed, ("X_VECTOR", "WEIGHT_VECTOR")),
+    (OVERLAP, packed, ("WEIGHT_VECTOR",)),
+    (ONE_OUTPUT, np.array, ("WEIGHT_VECTOR",)),
+]
+
+
+@pytest.mark.parametrize(("case", "arrange", "widths"), WIDE, ids=str)
+def test_neighbours_in_memory_are_copied_at_once(case, arrange, widths, device, rng):
+    gpu = device.verbs("gemm", SMALL)
+    for dtype in (np.dtype("f4"), np.dtype("f8"), cases.FLOATS[1]):
+        x, weight, bias = case.integers(dtype, rng)
+        y = gpu(x, arrange(weight), bias, **case.call)
+        oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), dtype)
+        if isinstance(device, Standin) and dtype.itemsize >= 4:
+            assert {device.launched[-1][name] * dtype.itemsize for name in widths} == {16}
 
 
 # --- sizes --------------------------------------------------------------------------------------

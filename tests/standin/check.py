@@ -25,7 +25,7 @@ from . import Recorder, Standin
 CAPABILITY = {"hopper": 90}
 TILES = {
     "gather": None,
-    "gemm": Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2),
+    "gemm": Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8),
     "hopper": hopper.TILES[2],
     "depthwise": None,
 }

@@ -28,7 +28,7 @@ FAMILIES: dict[str, Choose] = {
 }
 """By the name of the kernel, from the most special to the one that can compute everything."""
 
-ADJOINT: dict[str, Choose] = {"gather": gather.choose}
+ADJOINT: dict[str, Choose] = {"gemm": gemm.choose, "gather": gather.choose}
 """Likewise, for the adjoint."""
 
 WEIGHT_GRADIENT: dict[str, Choose] = {

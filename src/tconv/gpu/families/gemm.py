@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
 from math import prod
+from typing import Any
 
-from ..call import Call
+import numpy as np
+
+from ..call import Axis, Call
 from ..choice import Choice, Specialisation, Tile
 
 TILES = {
-    4: (Tile(128, 64, 16, 8, 8), Tile(128, 32, 16, 8, 4), Tile(128, 16, 16, 4, 4)),
-    8: (Tile(64, 64, 8, 4, 4), Tile(64, 16, 16, 4, 2)),
+    4: (
+        Tile(128, 128, 16, 8, 8),
+        Tile(128, 64, 16, 8, 8),
+        Tile(128, 32, 16, 8, 8),
+        Tile(128, 16, 16, 8, 4),
+    ),
+    8: (Tile(64, 64, 16, 4, 4), Tile(64, 16, 16, 4, 2)),
     16: (Tile(64, 32, 8, 4, 2), Tile(64, 16, 8, 4, 2)),
 }
 """Tiles by the size in bytes of what is summed in, from wide to narrow."""
+
+RUN_BYTES = 16
+"""What is read from shared memory, or copied to it, at once."""
 
 
 def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:
@@ -25,8 +38,9 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     percent = f"{share:.0%} of the products in the gemm kernel's tiles are wanted"
     if share < 1 / 8 and not asked:
         return f"only {percent}"
+    asynchronous = call.capability >= 80 and call.type.element_bytes >= 4
     row_blocks = -(-call.rows // tile.rows)
-    column_blocks = -(-call.phases * phase_columns // tile.columns)
+    column_blocks = _column_blocks(call, tile, phase_columns)
     specialisation = Specialisation(
         kernel="gemm",
         dtype=call.dtype,
@@ -42,9 +56,14 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("DEPTH", tile.depth),
             ("THREAD_ROWS", tile.thread_rows),
             ("THREAD_COLUMNS", tile.thread_columns),
-            ("ASYNC", call.capability >= 80 and call.type.element_bytes >= 4),
+            ("ASYNC", asynchronous),
+            ("WHOLE_STEPS", call.channels % tile.depth == 0),
+            ("X_VECTOR", _x_vector(call, tile)),
+            ("WEIGHT_VECTOR", _weight_vector(call, tile, phase_columns)),
+            ("BLOCKS", 512 // tile.threads if asynchronous else 1),
         ),
         shared_bytes=_shared_bytes(call, tile),
+        adjoint=call.adjoint,
     )
     return Choice(
         specialisation,
@@ -57,39 +76,125 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     )
 
 
-def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
-    """Return the tile that wastes least, how many columns a phase gets, and the share of use.
+# --- the tile: no search, a count of what each would do -----------------------------------------
 
-    A phase either has M columns, and blocks mix phases and visit every shift; or it fills its last
-    block up, and every block skips the shifts that its phase lacks.
+
+def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
+    """Return the tile that costs least, how many columns a phase gets, and the share of use.
+
+    A phase either has M columns, and blocks mix phases; or it fills its last block up.  A block
+    skips the shifts at which none of its phases has a tap.
     """
-    shifts = prod(axis.shifts for axis in call.axes)
-    taps = prod(call.geometry.kernel_size)
     options = []
     for tile in tiles:
-        depth = _round_up(call.channels, tile.depth)
-        filled = _round_up(call.out_channels, tile.columns)
-        mixed = _round_up(call.phases * call.out_channels, tile.columns)
-        for phase_columns, products in (
-            (call.out_channels, mixed * shifts),
-            (filled, filled * taps),
-        ):
-            stores = call.phases * phase_columns
-            # A narrower tile reads shared memory more often for each product.
-            narrowness = 1 + 8 / tile.columns
-            cost = (products * depth + stores) * narrowness
-            options.append((cost, tile, phase_columns, products * depth))
-    _, tile, phase_columns, products = min(options, key=lambda option: option[0])
-    useful = taps * call.out_channels * call.channels
+        for phase_columns in (call.out_channels, _round_up(call.out_channels, tile.columns)):
+            visits = _visits(call, tile, phase_columns)
+            options.append((_cost(call, tile, phase_columns, visits), tile, phase_columns, visits))
+    _, tile, phase_columns, visits = min(options, key=lambda option: option[0])
+    products = visits * tile.columns * _round_up(call.channels, tile.depth)
+    useful = prod(call.geometry.kernel_size) * call.out_channels * call.channels
     return tile, phase_columns, useful / max(products, 1)
+
+
+def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
+    """Return about how many instructions a warp issues for each row of the matrix product."""
+    run = RUN_BYTES // call.type.accumulator_bytes
+    sums = tile.thread_rows * tile.thread_columns
+    reads = sum(-(-n // run) for n in (tile.thread_rows, tile.thread_columns))
+    copies = (tile.rows + tile.columns) * tile.depth // tile.threads
+    step = tile.depth * (sums + reads) + 2 * copies + 30
+    steps = visits * -(-call.channels // tile.depth)
+    stores = 12 * sums + 300
+    blocks = _column_blocks(call, tile, phase_columns)
+    return (steps * step + blocks * stores) * tile.threads / tile.rows
+
+
+def _visits(call: Call, tile: Tile, phase_columns: int) -> int:
+    """Return how many shifts all column blocks visit, added up."""
+    blocks = _column_blocks(call, tile, phase_columns)
+    shifts = prod(axis.shifts for axis in call.axes)
+    if max(blocks, call.phases * shifts) > 2**16:
+        return blocks * shifts
+    taps = reduce(np.kron, (_taps(call, a) for a in range(call.geometry.ndim)))
+    before = np.concatenate([np.zeros((1, shifts), int), taps.cumsum(0)])
+    begin = np.arange(blocks) * tile.columns
+    first, last = begin // phase_columns, (begin + tile.columns - 1) // phase_columns
+    return int(np.count_nonzero(before[np.minimum(last + 1, call.phases)] - before[first]))
+
+
+def _taps(call: Call, a: int) -> Any:
+    """Return one where a phase (row) of an axis has a tap at a shift (column), else zero."""
+    axis: Axis = call.axes[a]
+    if call.adjoint:
+        return np.ones((1, axis.shifts), int)
+    stride, dilation = call.geometry.stride[a], call.geometry.dilation[a]
+    shift = np.arange(axis.shifts)
+    if dilation > stride:
+        shift = shift * dilation // stride
+    r = (np.arange(axis.phases) + axis.r_begin) % stride
+    tap, rest = np.divmod(shift * stride + r[:, None], dilation)
+    return ((rest == 0) & (tap < call.geometry.kernel_size[a])).astype(int)
+
+
+def _column_blocks(call: Call, tile: Tile, phase_columns: int) -> int:
+    return -(-call.phases * phase_columns // tile.columns)
+
+
+# --- how wide the copies are --------------------------------------------------------------------
+
+
+def _widths(call: Call, copies: int) -> Iterator[int]:
+    """Yield how many elements may be copied at once, wide first; each thread has some copies."""
+    width = RUN_BYTES // call.type.element_bytes
+    while width > 1:
+        if copies % width == 0:
+            yield width
+        width //= 2
+
+
+def _x_vector(call: Call, tile: Tile) -> int:
+    """Return how many rows are copied at once: neighbours in memory, there or absent together.
+
+    That takes shifts which keep the alignment: a kernel no longer than its stride has only one.
+    """
+    strides, axis = call.strides.x, call.axes[-1]
+    if call.adjoint or call.x_channels_last or strides[-1] != 1 or axis.shifts > 1:
+        return 1
+    facts = (axis.q_begin, axis.q_size, axis.in_size, *strides[:-1])
+    copies = tile.rows * tile.depth // tile.threads
+    return next((v for v in _widths(call, copies) if all(n % v == 0 for n in facts)), 1)
+
+
+def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
+    """Return how many columns are copied at once: neighbours in memory, with a tap or without.
+
+    Those are output channels where they are nearest in memory, or with a single one the phases
+    where their taps are.
+    """
+    g, (group, c, m, *taps) = call.geometry, call.weight_strides
+    if call.out_channels > 1:
+        near, facts = m, (call.out_channels, phase_columns, group, c, *taps)
+    else:
+        near = taps[-1] if g.dilation[-1] == 1 and phase_columns == 1 else 0
+        axis = call.axes[-1]
+        facts = (axis.stride, g.kernel_size[-1], axis.phases, axis.r_begin, group, c, *taps[:-1])
+    if near != 1:
+        return 1
+    copies = tile.columns * tile.depth // tile.threads
+    return next((v for v in _widths(call, copies) if all(n % v == 0 for n in facts)), 1)
 
 
 def _shared_bytes(call: Call, tile: Tile) -> int:
     """Return the size of the kernel's ``Shared``; the kernel asserts it."""
-    padding = 16 if call.x_channels_last else 0
-    stage = tile.depth * ((tile.rows + tile.columns) * call.type.accumulator_bytes + padding)
-    table = (tile.rows + tile.columns) * (1 + call.geometry.ndim) * call.index_bits // 8
-    return _round_up(2 * stage + table, 16)
+    size = call.type.accumulator_bytes
+    padding = RUN_BYTES if call.x_channels_last else 0
+    stage = tile.depth * ((tile.rows + tile.columns) * size + padding)
+    run = min(RUN_BYTES // size, tile.thread_columns)
+    span = tile.columns // tile.thread_columns * run
+    sums = span * (tile.rows + (1 if call.out_channels_last else 0)) * size
+    table = (tile.rows + tile.columns) * (3 + call.geometry.ndim) * call.index_bits // 8
+    tiles = max(2 * stage, _round_up(sums, RUN_BYTES))
+    return _round_up(tiles + table, RUN_BYTES)
 
 
 def _round_up(n: int, multiple: int) -> int:

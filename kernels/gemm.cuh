@@ -1,0 +1,416 @@
+// gemm.cuh: a block's part of the transposed convolution as one matrix product on FMA units.
+//
+//     rows     (n, q)        every output with this q, in all phases, reads inputs around it
+//     columns  (phase, m)    the outputs that share a q
+//     sum over (shift, c)    x[n, c, q - shift] * weight[c, m, tap of the phase at the shift]
+//
+// A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those.
+// While it multiplies one step (a shift, DEPTH channels) in shared memory, the next is on its way.
+// At the end each sum is handed out at o = (q - q_begin) * stride + r - r_begin, a pixel shuffle.
+//
+// The order of summation is gather's: shifts ascending, then channels.  The bits are the same.
+// Absent inputs and taps are zeros in the tiles: a sum that is not finite may be wrong.
+#pragma once
+
+// 16 bytes of shared memory are read at once, so a thread's rows come in runs of that length.
+constexpr int RUN = 16 / sizeof(Accumulator);
+constexpr int ROW_RUN = RUN < THREAD_ROWS ? RUN : THREAD_ROWS;
+constexpr int COLUMN_RUN = RUN < THREAD_COLUMNS ? RUN : THREAD_COLUMNS;
+constexpr int ROW_THREADS = ROWS / THREAD_ROWS;
+constexpr int COLUMN_THREADS = COLUMNS / THREAD_COLUMNS;
+static_assert(ROW_THREADS * COLUMN_THREADS == THREADS, "every thread has its part of the tile");
+
+// Channels-last inputs are transposed on their way in; a few rows more keep the banks apart.
+constexpr int PADDING = X_CHANNELS_LAST ? RUN : 0;
+
+struct Stage {
+    alignas(16) Accumulator x[DEPTH][ROWS + PADDING];
+    alignas(16) Accumulator weight[DEPTH][COLUMNS];
+};
+
+// The sums pass through shared memory too, one run of every thread's columns at a time, so that
+// neighbours among the threads store neighbours in memory.
+constexpr int SPAN = COLUMN_THREADS * COLUMN_RUN;
+constexpr int SPANS = COLUMNS / SPAN;
+constexpr int PITCH = ROWS + (OUT_CHANNELS_LAST ? 1 : 0);
+
+// What a row and a column stand for.  Of an offset in an array they have the part that is theirs.
+struct Row {
+    Index n;  // -1 beyond the last row
+    Index q[AXES];
+    Index x_at, out_at;
+};
+
+struct Column {
+    Index channel;  // of the result; -1 where a phase is filled up, and beyond the last column
+    Index r[AXES];
+    Index weight_at, out_at;
+};
+
+struct Shared {
+    union {
+        Stage stage[2];
+        alignas(16) Accumulator sum[SPAN][PITCH];
+    };
+    Row row[ROWS];
+    Column column[COLUMNS];
+};
+static_assert(sizeof(Shared) == SHARED_BYTES, "Python launches with SHARED_BYTES");
+
+// One step of the sum: a combination of shifts, and the first of DEPTH channels.
+struct Step {
+    Index j[AXES];
+    Index c;
+};
+
+__device__ __forceinline__ Row row_at(Index index, Index group, const Params& p)
+{
+    Row row = {-1, {}, group * p.C * p.x_c, 0};
+    if (index >= p.rows) return row;
+#pragma unroll
+    for (int a = AXES - 1; a >= 0; --a) {
+        const Axis& axis = p.axis[a];
+        index = divide(index, axis.q_size, row.q[a]);
+        row.out_at += (row.q[a] * axis.stride.divisor - axis.r_begin) * axis.out_stride;
+        row.q[a] += axis.q_begin;
+    }
+    row.n = index;
+    row.x_at += row.n * p.x_n;
+    row.out_at += row.n * p.out_n;
+    return row;
+}
+
+__device__ __forceinline__ Column column_at(Index index, Index group, const Params& p)
+{
+    Column column = {-1, {}, group * p.weight_group, 0};
+    Index m;
+    index = divide(index, p.phase_columns, m);
+#pragma unroll
+    for (int a = AXES - 1; a >= 0; --a) {
+        const Axis& axis = p.axis[a];
+        Index phase;
+        index = divide(index, axis.phases, phase);
+        divide(phase + axis.r_begin, axis.stride, column.r[a]);
+        column.out_at += column.r[a] * axis.out_stride;
+    }
+    if (index > 0 || m >= p.M.divisor) return column;
+    column.channel = group * p.M.divisor + m;
+    column.weight_at += m * p.weight_m;
+    column.out_at += column.channel * p.out_m;
+    return column;
+}
+
+// Is there an input at this row and shift?  `at` is its offset.
+__device__ __forceinline__ bool find_input(const Row& row, const Step& step, const Params& p,
+                                           Index& at)
+{
+    bool there = row.n >= 0;
+    at = row.x_at;
+#pragma unroll
+    for (int a = 0; a < AXES; ++a) {
+        const Index i = element_at(p.axis[a], row.q[a], step.j[a]);
+        there = there && inside(i, p.axis[a].in_size);
+        at += i * p.axis[a].x_stride;
+    }
+    return there;
+}
+
+// Is there a tap at this column and shift?  `at` is its offset.
+__device__ __forceinline__ bool find_tap(const Column& column, const Step& step, const Params& p,
+                                         Index& at)
+{
+    bool there = column.channel >= 0;
+    at = column.weight_at;
+#pragma unroll
+    for (int a = 0; a < AXES; ++a) {
+        const Index k = tap_at(p.axis[a], column.r[a], step.j[a]);
+        there = there && k >= 0;
+        at += k * p.axis[a].weight_stride;
+    }
+    return there;
+}
+
+// Brings one operand's tile of a step, LENGTH rows or columns x DEPTH channels, into shared memory
+// in two halves, with the multiplication of the step before in between: asynchronous copies, or
+// loads into registers that are stored afterwards.  A thread copies the same places of every step,
+// VECTOR neighbours at once.  Lanes run along what is near in memory: places, or channels.
+template <int LENGTH, int VECTOR, bool CHANNELS_NEAR>
+struct Operand {
+    struct alignas(VECTOR * sizeof(Element)) Vector {
+        Element element[VECTOR];
+    };
+    static constexpr int UNITS = LENGTH / VECTOR;
+    static constexpr int NEAR = CHANNELS_NEAR ? (DEPTH < 8 ? DEPTH : 8) : UNITS;
+    static constexpr int FAR = THREADS < NEAR ? 1 : THREADS / NEAR;
+    static constexpr int PLACES = CHANNELS_NEAR ? UNITS / FAR : THREADS < NEAR ? NEAR / THREADS : 1;
+    static constexpr int CHANNELS = CHANNELS_NEAR ? DEPTH / NEAR : DEPTH / FAR;
+    static_assert(PLACES * CHANNELS * THREADS == UNITS * DEPTH, "every thread copies as much");
+    static_assert(!CHANNELS_NEAR || VECTOR == 1, "only neighbouring places are copied at once");
+
+    const Element* from[PLACES];     // my first channel of the next step
+    bool there[PLACES];              // at this shift
+    Vector value[PLACES][CHANNELS];  // unused where the copies are asynchronous
+
+    static __device__ __forceinline__ int place(int i)
+    {
+        const int thread = threadIdx.x;
+        return CHANNELS_NEAR ? thread / NEAR + i * FAR : (thread % NEAR + i * THREADS) * VECTOR;
+    }
+    static __device__ __forceinline__ int channel(int d)
+    {
+        const int thread = threadIdx.x;
+        return CHANNELS_NEAR ? thread % NEAR + d * NEAR : thread / NEAR + d * FAR;
+    }
+
+    template <int WIDTH>
+    __device__ __forceinline__ void begin(Index stride, Index channels,
+                                          Accumulator (&tile)[DEPTH][WIDTH])
+    {
+#pragma unroll
+        for (int i = 0; i < PLACES; ++i) {
+#pragma unroll
+            for (int d = 0; d < CHANNELS; ++d) {
+                const bool copy = there[i] && (WHOLE_STEPS || channel(d) < channels);
+                const auto* vector = reinterpret_cast<const Vector*>(
+                    from[i] + (channel(d) - channel(0)) * stride);
+                if constexpr (ASYNC)
+                    copy_async<sizeof(Vector)>(&tile[channel(d)][place(i)], vector,
+                                               copy ? sizeof(Vector) : 0);
+                else
+                    value[i][d] = copy ? *vector : Vector{};
+            }
+            from[i] += DEPTH * stride;
+        }
+    }
+
+    template <int WIDTH>
+    __device__ __forceinline__ void end(Accumulator (&tile)[DEPTH][WIDTH])
+    {
+        if constexpr (!ASYNC) {
+#pragma unroll
+            for (int i = 0; i < PLACES; ++i)
+#pragma unroll
+                for (int d = 0; d < CHANNELS; ++d)
+#pragma unroll
+                    for (int v = 0; v < VECTOR; ++v)
+                        tile[channel(d)][place(i) + v] = widen(value[i][d].element[v]);
+        }
+    }
+};
+
+struct Loader {
+    Operand<ROWS, X_VECTOR, X_CHANNELS_LAST> x;
+    Operand<COLUMNS, WEIGHT_VECTOR, false> weight;
+
+    // A new shift: where do my copies begin, and which are there?  The others need an address too.
+    __device__ __forceinline__ void turn_to(const Step& step, const Element* x_from,
+                                            const Element* weight_from, const Params& p,
+                                            const Shared& shared)
+    {
+#pragma unroll
+        for (int i = 0; i < x.PLACES; ++i) {
+            Index at;
+            x.there[i] = find_input(shared.row[x.place(i)], step, p, at);
+            if (!x.there[i]) at = 0;
+            x.from[i] = x_from + at + (step.c + x.channel(0)) * p.x_c;
+        }
+#pragma unroll
+        for (int i = 0; i < weight.PLACES; ++i) {
+            Index at;
+            weight.there[i] = find_tap(shared.column[weight.place(i)], step, p, at);
+            if (!weight.there[i]) at = 0;
+            weight.from[i] = weight_from + at + (step.c + weight.channel(0)) * p.weight_c;
+        }
+    }
+
+    // Nothing is left to copy.
+    __device__ __forceinline__ void rest()
+    {
+#pragma unroll
+        for (int i = 0; i < x.PLACES; ++i) x.there[i] = false;
+#pragma unroll
+        for (int i = 0; i < weight.PLACES; ++i) weight.there[i] = false;
+    }
+
+    __device__ __forceinline__ void begin(Index channels, const Params& p, Stage& stage)
+    {
+        x.begin(p.x_c, channels, stage.x);
+        weight.begin(p.weight_c, channels, stage.weight);
+    }
+
+    __device__ __forceinline__ void end(Stage& stage)
+    {
+        if constexpr (ASYNC) copy_async_commit();
+        if constexpr (ASYNC) copy_async_wait<0>();
+        x.end(stage.x);
+        weight.end(stage.weight);
+    }
+};
+
+// The steps of one block, which skips the shifts at which none of its columns has a tap.
+struct Steps {
+    const Params& p;
+    const Column (&columns)[COLUMNS];
+
+    __device__ __forceinline__ bool visited(const Step& step) const
+    {
+        const bool one_phase = p.phase_columns.divisor % COLUMNS == 0;
+        for (int j = 0; j < (one_phase ? 1 : COLUMNS); ++j) {
+            Index unused;
+            if (find_tap(columns[j], step, p, unused)) return true;
+        }
+        return false;
+    }
+
+    // Goes on to the first shift from here that is visited; false if there is none.
+    __device__ __forceinline__ bool seek(Step& step) const
+    {
+        while (!visited(step))
+            if (!advance(step.j, p)) return false;
+        return true;
+    }
+
+    __device__ __forceinline__ bool first(Step& step) const
+    {
+        step = {};
+        return p.C > 0 && seek(step);
+    }
+
+    __device__ __forceinline__ bool next_shift(Step& step) const
+    {
+        step.c = 0;
+        return advance(step.j, p) && seek(step);
+    }
+};
+
+// My part of the tile.  A warp's lanes are 8 x 4 threads where the tile allows, so that they read
+// few different places of shared memory.
+struct Mine {
+    static constexpr int LANE_COLUMNS = COLUMN_THREADS < 4 ? COLUMN_THREADS : 4;
+    static constexpr int MOST_ROWS = 32 / LANE_COLUMNS;
+    static constexpr int LANE_ROWS = ROW_THREADS < MOST_ROWS ? ROW_THREADS : MOST_ROWS;
+    static constexpr int LANES = LANE_ROWS * LANE_COLUMNS;
+    static constexpr int WARP_ROWS = ROW_THREADS / LANE_ROWS;
+    int row_thread, column_thread;
+
+    __device__ __forceinline__ explicit Mine(int thread)
+    {
+        const int lane = thread % LANES, warp = thread / LANES;
+        row_thread = warp % WARP_ROWS * LANE_ROWS + lane % LANE_ROWS;
+        column_thread = warp / WARP_ROWS * LANE_COLUMNS + lane / LANE_ROWS;
+    }
+    __device__ __forceinline__ int row(int i) const
+    {
+        return (i / ROW_RUN * ROW_THREADS + row_thread) * ROW_RUN + i % ROW_RUN;
+    }
+    __device__ __forceinline__ int column(int j) const
+    {
+        return (j / COLUMN_RUN * COLUMN_THREADS + column_thread) * COLUMN_RUN + j % COLUMN_RUN;
+    }
+};
+
+// Adds one step's products to my sums.
+__device__ __forceinline__ void multiply(const Stage& stage, const Mine& mine,
+                                         Accumulator (&sum)[THREAD_ROWS][THREAD_COLUMNS])
+{
+#pragma unroll
+    for (int c = 0; c < DEPTH; ++c) {
+        Accumulator x[THREAD_ROWS], weight[THREAD_COLUMNS];
+#pragma unroll
+        for (int i = 0; i < THREAD_ROWS; ++i) x[i] = stage.x[c][mine.row(i)];
+#pragma unroll
+        for (int j = 0; j < THREAD_COLUMNS; ++j) weight[j] = stage.weight[c][mine.column(j)];
+#pragma unroll
+        for (int i = 0; i < THREAD_ROWS; ++i)
+#pragma unroll
+            for (int j = 0; j < THREAD_COLUMNS; ++j) multiply_add(sum[i][j], x[i], weight[j]);
+    }
+}
+
+// Is there an output with the q of this row in the phase of this column?
+__device__ __forceinline__ bool is_output(const Row& row, const Column& column, const Params& p)
+{
+    bool there = row.n >= 0 && column.channel >= 0;
+#pragma unroll
+    for (int a = 0; a < AXES; ++a) {
+        const Axis& axis = p.axis[a];
+        const Index begin = (row.q[a] - axis.q_begin) * axis.stride.divisor - axis.r_begin;
+        there = there && inside(begin + column.r[a], axis.out_size.divisor);
+    }
+    return there;
+}
+
+// Hands out what the block has summed: store(row, column, sum) for each output that there is.
+// Neighbours among the threads have neighbours in memory.
+template <typename Store>
+__device__ __forceinline__ void matrix_product(const Element* __restrict__ x,
+                                               const Element* __restrict__ weight,
+                                               const Params& p, const Store& store)
+{
+    Shared& shared = *static_cast<Shared*>(dynamic_shared());
+
+    // Which tile is mine?  Neighbouring blocks have the same rows and share their inputs in L2.
+    Index column_block, row_block;
+    const Index rest = divide(static_cast<Index>(blockIdx.x), p.column_blocks, column_block);
+    const Index group = divide(rest, p.row_blocks, row_block);
+    for (int i = threadIdx.x; i < ROWS; i += THREADS)
+        shared.row[i] = row_at(row_block * ROWS + i, group, p);
+    for (int j = threadIdx.x; j < COLUMNS; j += THREADS)
+        shared.column[j] = column_at(column_block * COLUMNS + j, group, p);
+    __syncthreads();
+
+    const Steps steps = {p, shared.column};
+    const Mine mine(threadIdx.x);
+    Accumulator sum[THREAD_ROWS][THREAD_COLUMNS] = {};
+    Loader loader;
+    Step step;
+    if (steps.first(step)) {
+        int now = 0;
+        loader.turn_to(step, x, weight, p, shared);
+        loader.begin(p.C, p, shared.stage[now]);
+        loader.end(shared.stage[now]);
+        __syncthreads();
+        step.c = DEPTH;
+        for (bool more = true;;) {
+            const Index channels = more ? p.C : 1;
+#pragma unroll 1
+            for (; step.c < channels; step.c += DEPTH) {
+                loader.begin(channels - step.c, p, shared.stage[now ^ 1]);
+                multiply(shared.stage[now], mine, sum);
+                loader.end(shared.stage[now ^ 1]);
+                __syncthreads();
+                now ^= 1;
+            }
+            if (!more) break;
+            more = steps.next_shift(step);
+            if (more)
+                loader.turn_to(step, x, weight, p, shared);
+            else
+                loader.rest();  // in a last round, which multiplies what came last
+        }
+    }
+
+    constexpr int NEAR = OUT_CHANNELS_LAST ? SPAN : ROWS, FAR = OUT_CHANNELS_LAST ? ROWS : SPAN;
+#pragma unroll 1
+    for (int span = 0; span < SPANS; ++span) {
+        if (span) __syncthreads();
+#pragma unroll
+        for (int j = 0; j < THREAD_COLUMNS; ++j) {
+            if (j / COLUMN_RUN != span) continue;
+#pragma unroll
+            for (int i = 0; i < THREAD_ROWS; ++i)
+                shared.sum[mine.column(j % COLUMN_RUN)][mine.row(i)] = sum[i][j];
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (int near = threadIdx.x % NEAR; near < NEAR; near += THREADS) {
+#pragma unroll 1
+            for (int far = threadIdx.x / NEAR; far < FAR; far += (THREADS + NEAR - 1) / NEAR) {
+                const int i = OUT_CHANNELS_LAST ? far : near, j = OUT_CHANNELS_LAST ? near : far;
+                const Row& row = shared.row[i];
+                const Column& column = shared.column[span * SPAN + j];
+                if (is_output(row, column, p)) store(row, column, shared.sum[j][i]);
+            }
+        }
+    }
+}

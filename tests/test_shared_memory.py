@@ -1,0 +1,125 @@
+"""The lanes of a warp never wait for each other in shared memory: the gemm kernel's banks.
+
+Shared memory has 32 banks of 4 bytes.  A warp's access takes one pass for each 128 bytes only if no
+two of its lanes want different words of one bank.  The kernel's own functions say where each thread
+copies to and reads from.
+"""
+
+import numpy as np
+import pytest
+
+import standin
+from standin import Standin
+from tconv._geometry import Geometry
+from tconv.gpu.call import TYPES, Call, Strides, contiguous
+from tconv.gpu.families import gemm
+from tconv.gpu.source import read
+
+BANKS, WORD = 32, 4
+
+WITNESS = """
+struct Access {
+    long at, bytes;
+};
+
+template <typename T>
+Access access(const Shared& shared, const T& first, long bytes)
+{
+    return {reinterpret_cast<const char*>(&first) - reinterpret_cast<const char*>(&shared), bytes};
+}
+
+template <typename Operand, typename Tile>
+Access* copies(const Shared& shared, const Tile& tile, Access* list)
+{
+    constexpr long BYTES = ASYNC ? sizeof(typename Operand::Vector) : sizeof(Accumulator);
+    for (int i = 0; i < Operand::PLACES; ++i)
+        for (int d = 0; d < Operand::CHANNELS; ++d)
+            *list++ = access(shared, tile[Operand::channel(d)][Operand::place(i)], BYTES);
+    return list;
+}
+
+// In the place of the kernel: each thread writes down where it copies to and reads from in a step.
+extern "C" __global__ void gemm(Access (*lists)[ACCESSES])
+{
+    const Shared& shared = *static_cast<Shared*>(dynamic_shared());
+    const Stage& stage = shared.stage[0];
+    const Mine mine(threadIdx.x);
+    Access* list = lists[threadIdx.x];
+    list = copies<decltype(Loader::x)>(shared, stage.x, list);
+    list = copies<decltype(Loader::weight)>(shared, stage.weight, list);
+    for (int c = 0; c < DEPTH; ++c) {
+        for (int i = 0; i < THREAD_ROWS; i += ROW_RUN)
+            *list++ = access(shared, stage.x[c][mine.row(i)], ROW_RUN * sizeof(Accumulator));
+        for (int j = 0; j < THREAD_COLUMNS; j += COLUMN_RUN)
+            *list++ = access(shared, stage.weight[c][mine.column(j)],
+                             COLUMN_RUN * sizeof(Accumulator));
+    }
+    list->bytes = 0;
+}
+"""
+ACCESSES = 200
+
+
+def packed(shape):
+    """Return the strides of a weight whose output channels are nearest, then its channels."""
+    c, m, *kernel_size = shape
+    taps = contiguous((*kernel_size, c, m))
+    return (m, 1, *taps[: len(kernel_size)])
+
+
+def channels_last(shape):
+    n, c, *size = shape
+    strides = contiguous((n, *size, c))
+    return (strides[0], 1, *strides[1:-1])
+
+
+def specialisations():
+    """Yield what the gemm kernel is compiled for, with all of its tiles and ways to copy."""
+    geometry = Geometry(
+        batch=1, groups=1, in_channels=64, out_channels=128, in_size=(32,), kernel_size=(2,),
+        stride=(2,), dilation=(1,), pad_begin=(0,), out_size=(64,),
+    )  # fmt: skip
+    for dtype in ("float32", "float64", "complex128"):
+        for order in (contiguous, channels_last):
+            for weight_order in (contiguous, packed):
+                strides = Strides(
+                    x=order(geometry.x_shape), weight=weight_order(geometry.weight_shape),
+                    bias=0, out=order(geometry.out_shape),
+                )  # fmt: skip
+                call = Call(geometry, dtype, strides)
+                for tile in gemm.TILES[TYPES[dtype].accumulator_bytes]:
+                    yield gemm.choose(call, tile=tile).specialisation
+
+
+def conflicts(accesses):
+    """Return in how many accesses two lanes that are served together want one bank.
+
+    Lanes are served together as long as they want 128 bytes: 32 lanes, or 8 that want 16 bytes.
+    """
+    found = 0
+    for at, size in accesses.transpose(1, 2, 0):
+        together = BANKS * WORD // size[0]
+        words = at[:, None] // WORD + np.arange(size[0] // WORD)
+        for lanes in words.reshape(-1, together * words.shape[1]):
+            distinct = np.unique(lanes)
+            found += len(np.unique(distinct % BANKS)) < len(distinct)
+    return found
+
+
+def test_no_two_lanes_want_one_bank_in_the_main_loop():
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    before, _, _ = read("gemm.cu").partition('extern "C"')
+    witness = WITNESS.replace("[ACCESSES]", f"[{ACCESSES}]")
+    device = Standin(texts={"gemm.cu": before + witness})
+    chosen = list(dict.fromkeys(specialisations()))
+    device.prepare(chosen)
+    for specialisation in chosen:
+        lists = np.zeros((specialisation.threads, ACCESSES, 2), np.int64)
+        device.kernel(specialisation)(
+            (1,), (specialisation.threads,), (lists,), shared_mem=specialisation.shared_bytes
+        )
+        used = lists[:, : lists[0, :, 1].tolist().index(0)]
+        assert used.shape[1] > specialisation["DEPTH"]
+        for warp in used.reshape(-1, 32, *used.shape[1:]):
+            assert conflicts(warp) == 0, specialisation
