@@ -13,6 +13,7 @@ import oracle
 import standin
 from cuda_device import Cuda
 from standin import Recorder, Standin
+from tconv.gpu import launch, splits
 from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Tile
 from tconv.gpu.families import weight_gradient, weight_gradient_narrow
@@ -173,6 +174,31 @@ def test_channels_last_memory_is_computed_as_it_lies(conv, backward, case, rng):
             assert back.transpose(0, *range(2, y.ndim), 1).flags.c_contiguous
 
 
+@pytest.fixture
+def few_blocks(monkeypatch):
+    """Let few blocks be enough, so that each has a long sum."""
+    monkeypatch.setattr(splits, "ENOUGH", 4)
+    launch.prepared.cache_clear()
+    yield
+    launch.prepared.cache_clear()
+
+
+@pytest.mark.usefixtures("few_blocks")
+@pytest.mark.parametrize("case", SPLIT, ids=str)
+def test_sums_that_are_added_in_runs_are_exact_and_within_their_bound(backward, case, rng):
+    mask = (False, True, True)
+    for dtype in (np.dtype("f4"), np.dtype("f2")):
+        arrays = integers(case, dtype, rng)
+        grads = backward(*arrays, output_mask=mask, **case.call)
+        assert_all_exact(grads[1:], answers(*arrays, **case.call)[1:], dtype)
+    arrays = reals(case, np.dtype("f4"), rng)
+    grads = backward(*arrays, output_mask=mask, **case.call)
+    exact, limits = answers(*arrays, **case.call), list(bounds(*arrays, **case.call))
+    for triple in zip(grads[1:], exact[1:], limits[1:], strict=True):
+        oracle.assert_within(*triple)
+
+
+@pytest.mark.usefixtures("few_blocks")
 @pytest.mark.parametrize("shape", [(2, 2, 70, 300), (300, 2, 14, 10), (1, 2, 1, 140_000)])
 def test_errors_of_long_sums_do_not_grow_with_their_length(backward, shape):
     """Added one after another in float32, this many equal numbers would be off by percents."""

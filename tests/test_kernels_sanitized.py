@@ -11,6 +11,7 @@ import pytest
 
 import kernel_mutants
 import standin
+from standin.check_gradients import KERNELS
 
 pytestmark = pytest.mark.skipif(
     not standin.sanitizers(), reason=f"{standin.INSTALL}; the sanitizers need g++"
@@ -20,11 +21,11 @@ BUILDS = [("asan", False), ("asan", True), ("tsan", False)]
 BUILD_NAMES = ["ASan and UBSan, early copies", "ASan and UBSan, late copies", "TSan"]
 
 
-def check(*arguments, build="plain", late=False):
+def check(*arguments, build="plain", late=False, module="check"):
     """Run `standin.check` in a child process and return what became of it."""
     python, env = standin.python(build, late=late)
     return subprocess.run(
-        [*python, "-m", "standin.check", *arguments],
+        [*python, "-m", f"standin.{module}", *arguments],
         cwd=Path(__file__).parent, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -95,5 +96,46 @@ def test_planted_faults_are_noticed(fault):
 @pytest.mark.parametrize("mutant", kernel_mutants.MUTANTS, ids=str)
 def test_mutants_are_killed(mutant):
     done = check(mutant.kernel, "40", "--dtypes", *mutant.dtypes, *plant(mutant))
+    assert done.returncode != 0
+    assert kernel_mutants.WRONG in done.stderr or done.returncode < 0, done.stderr
+
+
+# --- the adjoint and the gradients ---------------------------------------------------------------
+
+
+def check_gradients(*arguments, **options):
+    return check(*arguments, module="check_gradients", **options)
+
+
+@pytest.mark.parametrize(("build", "late"), BUILDS[1:], ids=BUILD_NAMES[1:])
+def test_the_sanitizers_find_nothing_in_a_gradient(build, late):
+    arguments = "weight_gradient", "10", "--axes", "1", "--dtypes", "f4"
+    done = check_gradients(*arguments, build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_sanitizers_find_nothing_in_hundreds_of_gradients(kernel, build, late):
+    dtypes = ["f4", "f2", "bfloat16", "f8", "c8", "c16", "i4", "i8"]
+    done = check_gradients(kernel, "200", "--dtypes", *dtypes, build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", kernel_mutants.GRADIENT_FAULTS, ids=str)
+def test_planted_faults_in_gradients_are_noticed(fault):
+    arguments = fault.kernel, "0", "--axes", "1", "--dtypes", fault.dtypes[0], *plant(fault)
+    done = check_gradients(*arguments, build=fault.build, late=fault.late)
+    assert done.returncode != 0
+    assert fault.seen in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", kernel_mutants.GRADIENT_MUTANTS, ids=str)
+def test_mutants_of_gradients_are_killed(mutant):
+    arguments = mutant.kernel, "10", "--axes", "1", "2", "--dtypes", *mutant.dtypes
+    done = check_gradients(*arguments, *plant(mutant))
     assert done.returncode != 0
     assert kernel_mutants.WRONG in done.stderr or done.returncode < 0, done.stderr
