@@ -202,7 +202,7 @@ def parameter_gradients(
         operation="weight_gradient",
         wanted=(weight, bias),
     )
-    plan = prepared(call, kernel, tile)
+    plan = _kept(call, kernel, tile)
     arguments = (
         _aligned(x, plan.x_alignment, device),
         _aligned(y, plan.out_alignment, device),
@@ -280,6 +280,9 @@ def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) ->
     if choice.boxes is not None:
         structs.append(boxes(choice.boxes, choice, call))
     return Prepared(choice, tuple(structs), x, weight, itemsize, out)
+
+
+_kept = lru_cache(maxsize=4096)(prepared)
 
 
 def launch(
