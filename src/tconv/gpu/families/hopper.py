@@ -136,7 +136,7 @@ def _row_box(q_sizes: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
     A rectangle that is nearly square reads the fewest inputs twice.
 
     >>> _row_box((9, 200))
-    (1, (3, 40))
+    (1, (9, 14))
     >>> _row_box((5, 5))
     (5, (5, 5))
     """
