@@ -521,8 +521,9 @@ STATIC = [
            "shared_bytes + limits.reserved_bytes", "shared_bytes", "static"),
     Mutant("registers are given out one by one", f"{TABLE}occupancy.py",
            "_round_up(registers * 32, 256)", "registers * 32", "static"),
-    Mutant("blocks of one phase visit every shift", f"{TABLE}traffic.py",
-           "if choice.phase_columns % tile.columns == 0:", "if False:", "static"),
+    Mutant("every block visits every shift", f"{TABLE}traffic.py",
+           "-(-end // choice.phase_columns)].any(0)", "-(-end // choice.phase_columns)].any(0) | 1",
+           "static"),
     Mutant("another source has the same measurements", f"{TABLE}record.py",
            "[*filter(None, lines), str", "[str", "static"),
 ]  # fmt: skip

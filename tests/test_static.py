@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from static import chosen, limits, occupancy, record, sass, traffic
 from tconv import gpu
 from tconv.gpu import compile
 from tconv.gpu.call import Call, Strides, contiguous
+from tconv.gpu.choice import Specialisation
 from tconv.gpu.select import select
 
 ROOT = Path(__file__).parent.parent
@@ -221,28 +223,37 @@ def test_gather_moves_two_elements_for_each_product_and_its_outputs():
     assert work.moved == 25 * 4
 
 
+def test_a_run_of_the_depthwise_kernel_moves_the_vectors_that_its_window_spans():
+    call = a_call((1, 2, 4, 8), (2, 1, 4, 4), stride=2, padding=1, groups=2)
+    choice = select(call)
+    assert choice.specialisation.kernel == "depthwise"
+    # 8 outputs of 2 rows are one run: 2 runs in 16 columns, and 5 in 8 rows after a padding of 1.
+    # A run needs 6 neighbours in 2 rows; 3 elements past a multiple of 4, they lie in 3 vectors.
+    runs, elements, weights = 2 * 2 * 5, 2 * 3 * 4, 2 * 4 * 4
+    assert traffic.traffic(call, choice).fetched == 4 * (runs * elements + weights)
+
+
 def counted(g, choice):
     """Count the elements that a tiled grid fetches, block by block and shift by shift."""
-    tile, columns = choice.tile, choice.phase_columns
-    phases = [(a, b) for a in range(g.stride[0]) for b in range(g.stride[1])]
-    taps = [[len(g.taps(axis).get(r, ())) for r in range(g.stride[axis])] for axis in (0, 1)]
-    shifts = math.prod(
-        1 + max(shift for phase in g.taps(axis).values() for _, shift in phase) for axis in (0, 1)
-    )
-    steps = math.ceil(g.in_channels / g.groups / tile.depth)
-    rows = g.batch * math.prod(
-        (begin + out - 1) // stride + 1
-        for begin, out, stride in zip(
-            (p % s for p, s in zip(g.pad_begin, g.stride, strict=True)), g.out_size, g.stride,
-            strict=True,
-        )
-    )  # fmt: skip
-    visited = 0
-    for first in range(0, len(phases) * columns, tile.columns):
-        a, b = phases[first // columns]
-        visited += taps[0][a] * taps[1][b] if columns % tile.columns == 0 else shifts
-    tiles = g.groups * math.ceil(rows / tile.rows) * visited * steps
-    return tiles * tile.depth * (tile.rows + tile.columns)
+    tile = choice.tile
+    q_sizes = [(p % s + n - 1) // s + 1 for p, s, n in zip(g.pad_begin, g.stride, g.out_size,
+                                                          strict=True)]  # fmt: skip
+    columns = [
+        tuple((phase + p) % s for phase, p, s in zip(phases, g.pad_begin, g.stride, strict=True))
+        for phases in product(*map(range, g.stride))
+        for _ in range(choice.phase_columns)
+    ]
+    fetched = 0
+    for first in range(0, len(columns), tile.columns):
+        visited = {
+            tuple(shift for _, shift in taps)
+            for r in columns[first : first + tile.columns]
+            for taps in product(*(g.taps(a).get(r[a], ()) for a in range(g.ndim)))
+        }
+        rows = math.ceil(g.batch * math.prod(q_sizes) / tile.rows)
+        steps = math.ceil(g.in_channels / g.groups / tile.depth)
+        fetched += rows * len(visited) * steps * tile.depth * (tile.rows + tile.columns)
+    return g.groups * fetched
 
 
 @pytest.mark.parametrize(
@@ -251,8 +262,9 @@ def counted(g, choice):
         ((2, 40, 9, 9), (40, 64, 3, 3), {"stride": 2, "padding": 1}),  # each phase its own blocks
         ((2, 40, 9, 9), (40, 3, 4, 4), {"stride": 2, "padding": 1}),  # phases share a block
         ((1, 64, 9, 9), (64, 32, 2, 2), {"stride": 2, "groups": 2}),
+        ((1, 32, 99), (32, 4, 9), {"stride": 8}),  # one phase in eight has a second tap
     ],
-    ids=["by phase", "phases together", "groups"],
+    ids=["by phase", "phases together", "groups", "some skip"],
 )
 def test_a_tiled_grid_moves_a_tile_of_each_operand_for_every_step_of_every_block(
     x, weight, options
@@ -267,7 +279,7 @@ CODE = record.Code(
     shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
 )  # fmt: skip
 GOOD = record.Measurement("gemm", 128, 20480, 0, 0, 0.5, CODE)
-GEMM = gpu.plan((1, 64, 9), (64, 64, 3), stride=2).choice.specialisation
+GEMM = Specialisation("gemm", "float32", 32, threads=128, constants=(("AXES", 1),))
 
 
 def test_a_kernel_within_the_limits_is_not_complained_of():

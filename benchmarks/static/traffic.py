@@ -5,14 +5,19 @@ The compulsory ones are all of x, the weight and the result, once.
 
 - gather: two elements for each product, and each output.
 - A family with a tile: a block fetches a tile of rows and one of columns for every shift that its
-  columns visit, in whole steps of channels; absent elements count too.  A second pass reads what
-  the first has written.
+  columns have a tap at, in whole steps of channels; absent elements count too.  A second pass
+  reads what the first has written.
+- depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
+  taps, and a block the weights of its channels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from math import prod
+
+import numpy as np
 
 from tconv.gpu.call import Call
 from tconv.gpu.choice import Choice, Tile
@@ -40,6 +45,8 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
         elements, products = _tiles(call, choice, choice.tile)
         workspace = choice.workspace_bytes
         return Traffic(elements * size + workspace, stored + workspace, products)
+    if choice.specialisation.kernel == "depthwise":
+        return Traffic(_runs(call, choice) * size, stored, g.products)
     if choice.specialisation.kernel == "gather":
         return Traffic(2 * g.products * size, stored, g.products)
     return None
@@ -47,10 +54,40 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
 
 def _tiles(call: Call, choice: Choice, tile: Tile) -> tuple[int, int]:
     """Return the elements that all blocks fetch, and the products that they compute."""
-    if choice.phase_columns % tile.columns == 0:  # A block has one phase, and visits its taps.
-        visits = prod(call.geometry.kernel_size) * (choice.phase_columns // tile.columns)
-    else:
-        visits = prod(axis.shifts for axis in call.axes) * choice.column_blocks
     depth = -(-call.channels // tile.depth) * tile.depth
-    tiles = call.geometry.groups * choice.row_blocks * visits * depth
+    tiles = call.geometry.groups * choice.row_blocks * _visits(call, choice, tile) * depth
     return tiles * (tile.rows + tile.columns), tiles * tile.rows * tile.columns
+
+
+def _visits(call: Call, choice: Choice, tile: Tile) -> int:
+    """Return at how many shifts the blocks of columns have a tap, added up."""
+    there = np.ones((1, 1), bool)  # has a phase a tap at a shift?
+    for a, axis in enumerate(call.axes):
+        taps = call.geometry.taps(a)
+        stride = call.geometry.stride[a]
+        shifts = sorted({shift for phase in taps.values() for _, shift in phase})
+        of_phase = [taps.get((p + axis.r_begin) % stride, ()) for p in range(axis.phases)]
+        there = np.kron(there, [[s in dict(phase).values() for s in shifts] for phase in of_phase])
+    columns = len(there) * choice.phase_columns
+    return sum(
+        int(there[first // choice.phase_columns : -(-end // choice.phase_columns)].any(0).sum())
+        for first in range(0, columns, tile.columns)
+        for end in [min(first + tile.columns, columns)]
+    )
+
+
+def _runs(call: Call, choice: Choice) -> int:
+    """Return the elements that all runs of the depthwise kernel fetch."""
+    s = dict(choice.specialisation.constants)
+    last_shift = (s["KERNEL_X"] - 1) * s["DILATION_X"] // s["STRIDE_X"]
+    inputs = (s["FIRST_PHASE"] + s["RUN_Q"] * s["STRIDE_X"] - 1) // s["STRIDE_X"] + 1 + last_shift
+    vectors = (s["X_LEAD"] + inputs - 1) // s["X_VECTOR"] + 1
+    # With all phases in a run it needs the rows of every shift, else on average those of its own.
+    rows = Fraction(s["KERNEL_Y"] * s["KERNEL_Z"], s["STRIDE_Y"] * s["STRIDE_Z"])
+    if s["PHASES_Y"] > 1:
+        rows = Fraction(call.axes[-2].shifts * s["KERNEL_Z"], s["STRIDE_Z"])
+    g = call.geometry
+    runs = choice.group_runs * g.groups * (call.out_channels // s["OUT_CHANNELS"])
+    weights = prod(g.kernel_size) * s["CHANNELS"] * s["OUT_CHANNELS"]
+    elements = runs * rows * s["CHANNELS"] * vectors * s["X_VECTOR"]
+    return int(elements) + choice.blocks * weights
