@@ -7,6 +7,7 @@ struct BFloat16;
 template <typename T>
 struct Complex;
 enum class Activation { NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, SILU };
+enum class Mma { F16_K8, F16, BF16, TF32, TF32X3 };
 
 using Element = float;               // what the arrays hold
 using Accumulator = float;           // what products are summed in
@@ -55,3 +56,9 @@ constexpr int ROWS_AT_ONCE = 2;  // rows of inputs that are loaded together
 constexpr int FIRST_PHASE = 1;   // r_begin along X
 constexpr int X_LEAD = 3;        // elements of a vector before a run's first input
 constexpr int TILES = 4;         // of runs that a block computes
+
+// And this for the warps of tensor cores.
+constexpr Mma MMA = Mma::TF32;  // which instruction multiplies
+constexpr int WARP_ROWS = 64;   // of one warp's part of the tile
+constexpr int WARP_COLUMNS = 32;
+constexpr bool INTERLEAVED = false;  // phases of the last axis are nearest among the columns

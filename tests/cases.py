@@ -237,6 +237,30 @@ def has_small_groups(case):
     return channels <= 8 and out_channels <= 16 and 0 not in (*case.x, *case.weight)
 
 
+WIDE = [
+    Case("U-Net up", "one tap a phase, whole chunks of 16 bytes",
+         (2, 16, 5, 6), (16, 8, 2, 2), {"stride": 2}),
+    Case("GAN up", "four shifts, two chunks each, several steps",
+         (2, 48, 5, 4), (48, 16, 4, 4), {"stride": 2, "padding": 1}),
+    Case("k3 s2", "phases of 1, 2, 2 and 4 taps, in blocks of their own",
+         (1, 24, 5, 5), (24, 32, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
+    Case("RGB head", "12 columns in all",
+         (1, 40, 6, 7), (40, 3, 4, 4), {"stride": 2, "padding": 1}),
+    Case("channels of 20", "copies of 8 bytes", (1, 20, 9), (20, 12, 5), {"stride": 3}),
+    Case("channels of 10", "copies of 4 bytes", (1, 10, 9), (10, 18, 5), {"stride": 3}),
+    Case("channels of 9", "no copy fits", (1, 9, 9), (9, 17, 5), {"stride": 3}),
+    Case("groups", "blocks that begin inside x's channels",
+         (2, 32, 4, 5), (32, 8, 3, 3), {"stride": 2, "groups": 2}),
+    Case("groups of 12", "aligned to 8 bytes alone",
+         (1, 36, 7), (36, 10, 4), {"stride": 2, "groups": 3}),
+    Case("vocoder", "8 phases, two shifts", (1, 24, 20), (24, 4, 16), {"stride": 8, "padding": 4}),
+    Case("dilation", "shifts of every tap", (1, 16, 6, 6), (16, 8, 3, 2), {"dilation": (2, 5)}),
+    Case("volume", "three axes",
+         (1, 16, 3, 4, 3), (16, 8, 2, 3, 2), {"stride": (2, 1, 2), "padding": (0, 1, 0)}),
+]  # fmt: skip
+"""Channels enough for tensor cores."""
+
+
 LARGE = [
     Case("decoder", "rows and output channels in several blocks",
          (1, 16, 96, 100), (16, 24, 4, 4), {"stride": 2, "padding": 1}, (1, 24, 192, 200)),

@@ -157,13 +157,26 @@ STEEPEST = {"relu": 1, "leaky_relu": 1, "sigmoid": 0.25, "tanh": 1, "gelu": 1.13
 """Lipschitz constants: how much an activation can enlarge an error."""
 
 
-def bound(x, weight, bias=None, *, activation=None, **call):
+SUMS = {
+    "rounded": lambda t: t + 2,
+    "tensor cores": lambda t: 4 * t + 2,
+    "tf32": lambda t: 2**14 + t + 132,
+    "tf32x3": lambda t: t + 80,
+}
+"""How many units of roundoff a sum of t products may be off by, for each way to sum.
+
+Tensor cores cut sums off: 2^-22 for each term.  TF32 rounds both factors to 11 bits, and sums 32
+products at once before it adds in float32.  Three products of TF32 leave out 12 units, and sum 16.
+"""
+
+
+def bound(x, weight, bias=None, *, activation=None, sums="rounded", **call):
     """Return how far a result in x's dtype may lie from the exact answer, output by output.
 
-    A sum of t products is off by at most (t + 2) u (sum |x| |w| + |bias|), in any order; complex
-    products count twice.  An activation enlarges that by at most its steepest slope and adds its
-    own rounding, a few units of its value or of its argument; storing adds half a unit in the last
-    place.
+    A sum of t products is off by at most `SUMS` units of sum |x| |w| + |bias|, in any order;
+    complex products count twice.  An activation enlarges that by at most its steepest slope and
+    adds its own rounding, a few units of its value or of its argument; storing adds half a unit in
+    the last place.
     """
     dtype = x.dtype.name
     # The oracle's own sums are rounded as well.
@@ -172,7 +185,8 @@ def bound(x, weight, bias=None, *, activation=None, **call):
         abs(wide(x)), abs(wide(weight)), None if bias is None else abs(wide(bias)), **call
     )
     terms = transposed_conv(np.ones(x.shape), np.ones(weight.shape), **call)
-    error = (np.maximum(terms, 1) * (2 if x.dtype.kind == "c" else 1) + 2) * u * size
+    terms = np.maximum(terms, 1) * (2 if x.dtype.kind == "c" else 1)
+    error = SUMS[sums](terms) * u * size
     exact = transposed_conv(x, weight, bias, **call)
     if activation is not None:
         error = STEEPEST[activation] * error

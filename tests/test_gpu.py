@@ -165,6 +165,11 @@ def test_phases_with_different_taps_get_blocks_of_their_own():
     assert choice.phase_columns % choice.tile.columns == 0
 
 
+def most_shared_bytes(choice):
+    """Return what a block has without being asked for more; on compute capability 8.0 mma asks."""
+    return (163 if choice.specialisation.kernel == "mma" else 48) << 10
+
+
 @pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
 @pytest.mark.parametrize("kernel", [None, *GENERAL])
 def test_every_layer_fits_a_launch(layer, kernel):
@@ -172,7 +177,7 @@ def test_every_layer_fits_a_launch(layer, kernel):
         choice = choose(layer.geometry, dtype, kernel=kernel)
         assert 0 < choice.blocks < 2**31
         assert choice.specialisation.threads <= 1024
-        assert choice.specialisation.shared_bytes <= 48 << 10
+        assert choice.specialisation.shared_bytes <= most_shared_bytes(choice)
 
 
 def test_every_block_of_the_gemm_computes_something_and_all_outputs_have_a_block():
@@ -187,7 +192,7 @@ def test_every_block_of_the_gemm_computes_something_and_all_outputs_have_a_block
 def test_asynchronous_copies_need_compute_capability_8_and_elements_of_4_bytes():
     assert not choose(DOUBLING, capability=75).specialisation["ASYNC"]
     assert choose(DOUBLING, capability=80).specialisation["ASYNC"]
-    assert not choose(DOUBLING, "float16", capability=90).specialisation["ASYNC"]
+    assert not choose(DOUBLING, "float16", kernel="gemm", capability=90).specialisation["ASYNC"]
 
 
 def test_offsets_have_64_bits_only_where_an_array_needs_them():
@@ -301,13 +306,13 @@ def test_every_kernel_is_in_the_table_of_the_lecture(specialisation):
 def test_the_adjoint_and_the_gradients_of_every_layer_fit_a_launch(layer):
     for dtype in ("float16", "float32", "complex128"):
         for operation, families in OPERATIONS.items():
-            names = GENERAL if families is FAMILIES else families
+            names = [name for name in families if name in GENERAL] or families
             for kernel in (None, *names):
                 choice = choose(layer.geometry, dtype, operation=operation, kernel=kernel)
                 for specialisation, blocks in choice.passes:
                     assert 0 < blocks < 2**31
                     assert specialisation.threads <= 1024
-                    assert specialisation.shared_bytes <= 48 << 10
+                    assert specialisation.shared_bytes <= most_shared_bytes(choice)
 
 
 @pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
@@ -510,8 +515,10 @@ def test_a_plan_is_for_the_current_device_unless_another_is_asked_for(monkeypatc
 def test_a_plan_says_what_becomes_of_the_precision_asked_for():
     for precision in ("tf32", "tf32x3"):
         text = str(plan("unet-top", precision=precision))
+        assert f"precision   {precision}, as asked for" in text
+        text = str(plan("fcn8s-depthwise", precision=precision))
         assert f"precision   float32, more exact than the {precision} asked for" in text
-    assert "precision" not in str(plan("unet-top", precision="ieee"))
+    assert "precision   " not in str(plan("unet-top", precision="ieee"))
 
 
 def test_a_plan_takes_any_dtype_spelling_memory_order_and_device():

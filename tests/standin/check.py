@@ -16,7 +16,7 @@ import numpy as np
 import cases
 import layouts
 import oracle
-from tconv.gpu.choice import Tile
+from tconv.gpu.choice import Tile, WarpTile
 from tconv.gpu.families import hopper
 from tconv.gpu.source import read
 
@@ -28,6 +28,7 @@ TILES = {
     "gemm": Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8),
     "hopper": hopper.TILES[2],
     "depthwise": None,
+    "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
 }
 
 
@@ -52,13 +53,18 @@ def main(arguments):
     calls = list(some_calls(given))
     recorder = Recorder(capability=capability)
     for arrays, call in calls:
-        recorder.verbs(given.kernel, TILES[given.kernel])(*lying(given, recorder, arrays), **call)
+        compute(recorder, given.kernel, *lying(given, recorder, arrays), **call)
     Standin(texts=texts).prepare(recorder.launched)
     for number, (arrays, call) in enumerate(calls):
         device = Standin(seed=number, capability=capability, texts=texts)
-        x, weight, bias = lying(given, device, arrays)
-        y = device.verbs(given.kernel, TILES[given.kernel])(x, weight, bias, **call)
-        oracle.assert_exact(y, oracle.transposed_conv(*arrays, **call), x.dtype)
+        y = compute(device, given.kernel, *lying(given, device, arrays), **call)
+        oracle.assert_exact(y, oracle.transposed_conv(*arrays, **call), y.dtype)
+
+
+def compute(device, kernel, x, *arrays, **call):
+    """Compute with one kernel; float32 on tensor cores is summed of three products of TF32."""
+    precision = "tf32x3" if kernel == "mma" and x.dtype == "f4" else None
+    return device.verbs(kernel, TILES[kernel])(x, *arrays, precision=precision, **call)
 
 
 def planted(file, old, new):
@@ -80,6 +86,8 @@ def some_calls(given):
     if given.kernel == "depthwise":  # A window is a kernel of its own: a few of them.
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.SMALL_GROUPS, *list(filter(cases.has_small_groups, random))[::3]]
+    if given.kernel == "mma":
+        chosen += cases.WIDE
     chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
     for number, case in enumerate(chosen):
         rng = np.random.default_rng(number)
@@ -87,9 +95,7 @@ def some_calls(given):
         x, weight, bias = case.integers(dtype, rng)
         yield (x, weight, bias), case.call
         if len(case.x) == len(case.weight):
-            order = (0, *range(2, x.ndim), 1)
-            last = np.ascontiguousarray(x.transpose(order)).transpose(np.argsort(order))
-            yield (last, weight, bias), case.call
+            yield (nearest(x, 1), nearest(weight, 0), bias), case.call
         if dtype.kind == "f":
             for place in (0, 1):
                 arrays = [np.ones(case.x, dtype), np.ones(case.weight, dtype), None]
@@ -107,6 +113,11 @@ def lying(given, device, arrays):
     else:
         x, weight = exact(device, x), exact(device, weight)
     return x, weight, None if bias is None else exact(device, bias)
+
+
+def nearest(array, axis):
+    """Return equal values with one axis nearest in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, axis, -1)), -1, axis)
 
 
 def exact(device, array):

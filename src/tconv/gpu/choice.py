@@ -72,6 +72,20 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True)
+class WarpTile:
+    """What one block of a matrix product on tensor cores computes, and how its warps share that."""
+
+    rows: int
+    columns: int
+    depth: int
+    warp_rows: int
+    warp_columns: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.depth}"
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A kernel, how it is launched on one geometry, and why it was chosen.
 
@@ -94,7 +108,7 @@ class Choice:
     specialisation: Specialisation
     blocks: int
     reason: str
-    tile: Tile | None = None
+    tile: Tile | WarpTile | None = None
     phase_columns: int = 1
     row_blocks: int = 1
     column_blocks: int = 1

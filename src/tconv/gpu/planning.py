@@ -12,7 +12,7 @@ from .._api import Ints, Padding
 from .._geometry import Geometry
 from .call import TYPES, Call, Strides, contiguous
 from .ceilings import KNOWN, Ceilings, Floor, floor, flops
-from .choice import Choice, Tile
+from .choice import Choice, Tile, WarpTile
 from .select import select
 
 
@@ -47,7 +47,7 @@ class Plan:
         return self.geometry.nbytes(TYPES[self.dtype].element_bytes)
 
     @property
-    def tile(self) -> Tile | None:
+    def tile(self) -> Tile | WarpTile | None:
         """What one block of a matrix product computes; None for other kernels."""
         return self.choice.tile
 
@@ -87,7 +87,9 @@ class Plan:
             f"floor       {self._floor()}",
         ]
         if self.precision not in (None, "ieee"):
-            lines.append(f"precision   float32, more exact than the {self.precision} asked for")
+            asked = f"{self.precision}, as asked for"
+            exact = f"float32, more exact than the {self.precision} asked for"
+            lines.append(f"precision   {asked if s.kernel == 'mma' else exact}")
         return "\n".join(lines)
 
     def _floor(self) -> str:

@@ -17,6 +17,7 @@ def prologue(specialisation: Specialisation) -> str:
         "template <typename T>",
         "struct Complex;",
         "enum class Activation { NONE, RELU, LEAKY_RELU, SIGMOID, TANH, GELU, SILU };",
+        "enum class Mma { F16_K8, F16, BF16, TF32, TF32X3 };",
         "",
         f"using Element = {types.element};",
         f"using Accumulator = {types.accumulator};",

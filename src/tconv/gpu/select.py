@@ -8,14 +8,15 @@ item gives the same bits in any batch.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from .call import Call
-from .choice import Choice, Tile
+from .choice import Choice
 from .families import OPERATIONS
 
 
-def select(call: Call, *, kernel: str | None = None, tile: Tile | None = None) -> Choice:
-    """Choose the first family that suits; ``kernel`` and ``tile`` force a choice."""
+def select(call: Call, *, kernel: str | None = None, tile: Any = None) -> Choice:
+    """Choose the first family that suits; ``kernel`` and a ``tile`` of its kind force a choice."""
     families = OPERATIONS[call.operation]
     if kernel is not None:
         choice = families[kernel](call, asked=True, tile=tile)
@@ -24,7 +25,7 @@ def select(call: Call, *, kernel: str | None = None, tile: Tile | None = None) -
         return replace(choice, reason="asked for by name")
     refusals: list[str] = []
     for name, choose in families.items():
-        choice = choose(call, asked=False, tile=tile)
+        choice = choose(call, asked=False, tile=None)
         if isinstance(choice, Choice):
             return replace(choice, refusals=tuple(refusals))
         refusals.append(f"not {name}: {choice}")

@@ -6,29 +6,34 @@ says why it does not.  A family that was asked for by name answers unless it can
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..call import Call, Operation
-from ..choice import Choice, Tile
-from . import depthwise, gather, gemm, hopper, weight_gradient, weight_gradient_narrow
+from ..choice import Choice
+from . import depthwise, gather, gemm, hopper, mma, weight_gradient, weight_gradient_narrow
 
 
 class Choose(Protocol):
     """How a family answers."""
 
-    def __call__(self, call: Call, *, asked: bool, tile: Tile | None) -> Choice | str:
+    def __call__(self, call: Call, *, asked: bool, tile: Any) -> Choice | str:
         """Return how the family computes a call, or why it does not."""
 
 
 FAMILIES: dict[str, Choose] = {
     "hopper": hopper.choose,
     "depthwise": depthwise.choose,
+    "mma": mma.choose,
     "gemm": gemm.choose,
     "gather": gather.choose,
 }
 """By the name of the kernel, from the most special to the one that can compute everything."""
 
-ADJOINT: dict[str, Choose] = {"gemm": gemm.choose, "gather": gather.choose}
+ADJOINT: dict[str, Choose] = {
+    "mma": mma.choose,
+    "gemm": gemm.choose,
+    "gather": gather.choose,
+}
 """Likewise, for the adjoint."""
 
 WEIGHT_GRADIENT: dict[str, Choose] = {
