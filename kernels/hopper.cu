@@ -206,7 +206,7 @@ __device__ __forceinline__ void multiply(const Stage& stage, int group, Sums& su
         }
     }
     wgmma_commit();
-    wgmma_wait();
+    wgmma_wait(sum);
 }
 
 // One of my two rows of a tile.

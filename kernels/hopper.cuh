@@ -119,10 +119,13 @@ __device__ __forceinline__ void wgmma_commit()
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Waits for all products that this warp has committed.
-__device__ __forceinline__ void wgmma_wait()
+// Waits for all products that this warp has committed.  The compiler must not read the sums earlier.
+template <int PARTS, int SUMS>
+__device__ __forceinline__ void wgmma_wait(float (&sum)[PARTS][SUMS])
 {
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+    for (int i = 0; i < PARTS * SUMS; ++i) asm volatile("" : "+f"(sum[i / SUMS][i % SUMS]));
 }
 
 // Adds the products of two tiles in shared memory, of float16 or bfloat16: sum(64, columns) +=

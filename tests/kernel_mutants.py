@@ -650,7 +650,7 @@ FAULTS = [
         "missing wait for the products",
         "hopper",
         "hopper.cu",
-        "    wgmma_wait();\n",
+        "    wgmma_wait(sum);\n",
         "",
         HALVES,
         build="asan",

@@ -41,7 +41,7 @@ def test_the_sanitizers_find_nothing(kernel, build, late):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+@pytest.mark.parametrize(("build", "late"), BUILDS[1:], ids=BUILD_NAMES[1:])
 def test_the_sanitizers_find_nothing_on_hopper(build, late):
     done = check("hopper", "0", "--axes", "1", "--dtypes", "f2", build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr

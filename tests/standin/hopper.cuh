@@ -35,7 +35,8 @@ inline void tma_load(void* to, const TensorMap& map, MBarrier& barrier, const in
 
 inline void wgmma_fence() { standin_wgmma_fence(); }
 inline void wgmma_commit() { standin_wgmma_commit(); }
-inline void wgmma_wait() { standin_wgmma_wait(); }
+template <typename Sums>
+inline void wgmma_wait(Sums&) { standin_wgmma_wait(); }
 
 template <typename T>
 constexpr bool IS_BFLOAT16 = false;
