@@ -16,13 +16,13 @@ from standin import Recorder, Standin
 from tconv.gpu import launch, splits
 from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Tile
-from tconv.gpu.families import weight_gradient, weight_gradient_narrow
+from tconv.gpu.families import gemm, weight_gradient, weight_gradient_narrow
 from test_conv import arguments
 from test_gradients import answers, bounds, integers, whole
 from test_kernels import EXTREME, FLAT, LAYER, channels_last, strided
 
 SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
-CONV = {"gather": ("gather", None)}
+CONV = {"gather": ("gather", None), "gemm": ("gemm", SMALL)}
 WEIGHT = {
     "weight_gradient": ("weight_gradient", SMALL),
     "weight_gradient_narrow": ("weight_gradient_narrow", None),
@@ -396,6 +396,15 @@ def test_the_order_in_which_threads_and_copies_arrive_changes_no_bit(kernel, cas
         )
         results.add(b"".join(grad.tobytes() for grad in grads[1:]))
     assert len(results) == 1
+
+
+def test_every_kernel_and_tile_of_the_adjoint_gives_the_same_bits(device, rng):
+    for case in RANDOM[:20]:
+        y, _, weight = reals(case, np.dtype("f4"), rng)
+        expected = device.conv("gather")(y, weight, **arguments(case))
+        for tile in (SMALL, *gemm.TILES[4]):
+            back = device.conv("gemm", tile)(y, weight, **arguments(case))
+            assert back.tobytes() == expected.tobytes()
 
 
 def test_an_item_gives_the_same_bits_alone_and_in_any_batch(device, rng):

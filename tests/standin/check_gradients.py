@@ -24,6 +24,7 @@ from .check import exact, parsed, planted
 SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
 KERNELS = {
     "gather, adjoint": ("gather", None),
+    "gemm, adjoint": ("gemm", SMALL),
     "weight_gradient": ("weight_gradient", SMALL),
     "weight_gradient_narrow": ("weight_gradient_narrow", None),
 }
