@@ -320,7 +320,7 @@ def test_a_kernel_moves_as_many_elements_at_once_as_it_is_specialised_for(consta
     assert [text.split(" on sm_90a ")[1] for text in found] == [complaint] * bool(complaint)
 
 
-def test_a_key_depends_on_the_source_but_not_on_its_comments(monkeypatch):
+def test_a_key_depends_on_the_source_but_not_on_comments_and_unused_enumerations(monkeypatch):
     def key(text, capability=90, nvrtc="13.5"):
         record.key.cache_clear()
         monkeypatch.setattr(record, "source", lambda _: text)
@@ -328,6 +328,10 @@ def test_a_key_depends_on_the_source_but_not_on_its_comments(monkeypatch):
 
     text = "int a;\nint b;\n"
     assert key("// Why.\nint a;  // Because.\n\n    // And so on.\nint b;\n") == key(text)
+    enumeration = "enum class Tool { SAW, AXE };\n"
+    assert key(f"{enumeration}{text}") == key(text)
+    used = [key(f"{e}Tool t;\n{text}") for e in (enumeration, enumeration.replace("AXE", "ADZE"))]
+    assert used[0] != used[1]
     others = [key("int a;\nint c;\n"), key(text, capability=80), key(text, nvrtc="13.6")]
     assert len({key(text), *others}) == 4
     record.key.cache_clear()

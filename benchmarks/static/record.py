@@ -26,6 +26,7 @@ from .sass import Share
 FILE = Path(__file__).parents[1] / "results" / "kernel_resources.json"
 SPILLED = re.compile(r"\d+ bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
+ENUMERATION = re.compile(r"^enum class (\w+) \{.*\};$", re.MULTILINE)
 SHARED = re.compile(r"(\d+) bytes smem")
 
 Widths = dict[int, int]
@@ -95,8 +96,11 @@ class Record:
 
 @cache
 def key(specialisation: Specialisation, capability: int, nvrtc: str) -> str:
-    """Return the key of a measurement; comments do not matter."""
-    lines = (line.split("//")[0].rstrip() for line in source(specialisation).splitlines())
+    """Return the key of a measurement; neither comments nor unused enumerations matter."""
+    text = source(specialisation)
+    unused = {name for name in ENUMERATION.findall(text) if text.count(name) == 1}
+    text = ENUMERATION.sub(lambda match: "" if match[1] in unused else match[0], text)
+    lines = (line.split("//")[0].rstrip() for line in text.splitlines())
     identity = [*filter(None, lines), str(capability), *compile.OPTIONS, nvrtc]
     return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:20]
 
