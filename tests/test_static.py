@@ -223,6 +223,14 @@ def test_gather_moves_two_elements_for_each_product_and_its_outputs():
     assert work.moved == 25 * 4
 
 
+def test_the_tensor_core_kernel_fills_up_channels_to_16_bytes_only():
+    call = replace(a_call((1, 40, 9), (40, 64, 2), stride=2), dtype="float16")
+    choice = select(call, kernel="mma")
+    assert choice.column_blocks == 1
+    fetched = 2 * 40 * (choice.tile.rows + choice.tile.columns)
+    assert traffic.traffic(call, choice).fetched == fetched
+
+
 def test_a_run_of_the_depthwise_kernel_moves_the_vectors_that_its_window_spans():
     call = a_call((1, 2, 4, 8), (2, 1, 4, 4), stride=2, padding=1, groups=2)
     choice = select(call)
@@ -279,7 +287,10 @@ CODE = record.Code(
     shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
 )  # fmt: skip
 GOOD = record.Measurement("gemm", 128, 20480, 0, 0, 0.5, CODE)
-GEMM = Specialisation("gemm", "float32", 32, threads=128, constants=(("AXES", 1),))
+GEMM = Specialisation(
+    "gemm", "float32", 32, threads=256,
+    constants=(("COLUMNS", 128), ("WHOLE_STEPS", True), ("WEIGHT_VECTOR", 4)),
+)  # fmt: skip
 
 
 def test_a_kernel_within_the_limits_is_not_complained_of():
@@ -293,7 +304,7 @@ def test_a_kernel_within_the_limits_is_not_complained_of():
         (replace(GOOD, code=replace(CODE, spills=1)), "spills"),
         (replace(GOOD, code=None, spilled_bytes=8), "spills"),
         (replace(GOOD, warnings=1), "compiles with a warning"),
-        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "89.0% of its main loop"),
+        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "less than 90%"),
     ],
     ids=["bytes", "instructions", "only compiled", "warning", "share"],
 )
@@ -301,6 +312,40 @@ def test_a_broken_limit_is_named(bad, complaint):
     (found,) = limits.complaints(GEMM, 90, bad)
     assert complaint in found
     assert "on sm_90a" in found
+
+
+@pytest.mark.parametrize(
+    ("constants", "least"),
+    [
+        ({"COLUMNS": 128, "WHOLE_STEPS": True, "WEIGHT_VECTOR": 4}, 90),
+        ({"COLUMNS": 128, "WHOLE_STEPS": True, "WEIGHT_VECTOR": 1}, 83),
+        ({"COLUMNS": 128, "WHOLE_STEPS": False, "WEIGHT_VECTOR": 4}, 83),
+        ({"COLUMNS": 16, "WHOLE_STEPS": True, "WEIGHT_VECTOR": 4}, 62),
+    ],
+)
+def test_a_wide_tile_with_packed_weights_must_multiply_most(constants, least):
+    kernel = replace(GEMM, constants=tuple(constants.items()))
+    for percent, count in ((least, 0), (least - 1, 1)):
+        code = replace(CODE, main=sass.Share(100, percent, percent), global_loads={4: 1, 16: 1})
+        assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == count
+
+
+@pytest.mark.parametrize(
+    ("sizes", "loads", "stores", "complaints"),
+    [
+        ((1, 1, 4, 2), {16: 1}, {16: 1}, []),
+        ((1, 1, 4, 2), {8: 1}, {16: 1}, ["loads nothing by 16 bytes"]),
+        ((1, 1, 4, 2), {16: 1}, {8: 1, 4: 1}, ["stores nothing by 16 bytes"]),
+        ((1, 1, 4, 8), {8: 1}, {16: 1}, []),  # twice as many inputs would be 64 sums
+        ((8, 8, 4, 2), {8: 1}, {8: 1}, []),
+    ],
+)
+def test_single_channels_move_by_16_bytes(sizes, loads, stores, complaints):
+    names = ("CHANNELS", "OUT_CHANNELS", "RUN_Q", "STRIDE_X")
+    kernel = replace(GEMM, kernel="depthwise", constants=tuple(zip(names, sizes, strict=True)))
+    code = replace(CODE, global_loads=loads, global_stores=stores)
+    found = limits.complaints(kernel, 90, replace(GOOD, code=code))
+    assert [text.split(" on sm_90a ")[1] for text in found] == complaints
 
 
 @pytest.mark.parametrize(
@@ -314,7 +359,7 @@ def test_a_broken_limit_is_named(bad, complaint):
     ],
 )
 def test_a_kernel_moves_as_many_elements_at_once_as_it_is_specialised_for(constant, complaint):
-    kernel = replace(GEMM, constants=(*GEMM.constants, constant))
+    kernel = replace(GEMM, kernel="mma", constants=(constant,))
     code = replace(CODE, global_loads={16: 8}, copies={4: 2}, global_stores={16: 4, 8: 1})
     found = limits.complaints(kernel, 90, replace(GOOD, code=code))
     assert [text.split(" on sm_90a ")[1] for text in found] == [complaint] * bool(complaint)

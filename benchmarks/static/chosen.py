@@ -28,7 +28,7 @@ GRADIENTS: tuple[Operation, ...] = ("conv", "weight_gradient")
 ORDERS = ("function", "layer", "layer, channels last")
 """How arrays lie: a function's weight as it is, a layer's packed (output channels nearest)."""
 
-BY_CAPABILITY = {"ASYNC"}
+BY_CAPABILITY = {"ASYNC", "BLOCKS"}
 """Constants that follow from the capability alone: they make no row of their own."""
 
 Identity = tuple[str, str, int, int, tuple[tuple[str, Constant], ...]]

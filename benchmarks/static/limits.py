@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Specialisation
+from tconv.gpu.families.depthwise import MOST_SUMS
 
 from .chosen import ARCHITECTURES, Row
 from .record import Code, Measurement, Record
 
-FMA_SHARE = 0.90
-"""Of the instructions in the main loop of the float32 matrix product."""
+SHARES = {128: 0.83, 64: 0.78, 32: 0.75, 16: 0.62}
+"""Of the instructions in the main loop of the float32 matrix product, by the columns of its tile.
+
+The main loop is a whole step with its copies.  A narrow tile reads shared memory more often for
+each product, and operands that do not lie in vectors are copied one by one.
+"""
+
+BEST = {80: 0.90, 90: 0.90, 100: 0.89}
+"""Of the widest tile with whole steps and packed weights, by the compute capability."""
 
 
 def broken(rows: list[Row], record: Record) -> list[str]:
@@ -32,11 +40,37 @@ def complaints(
         found.append(f"spills {measurement.spilled_bytes} bytes")
     if measurement.warnings:
         found.append("compiles with a warning")
-    if code and kind == ("gemm", "float32") and code.main.fraction < FMA_SHARE:
-        share = f"{code.main.fraction:.1%} of its main loop"
-        found.append(f"multiplies with {share}, less than {FMA_SHARE:.0%}")
+    if code and kind == ("gemm", "float32"):
+        least = _least_share(specialisation, capability)
+        if code.main.fraction < least:
+            share = f"{code.main.fraction:.1%} of its main loop"
+            found.append(f"multiplies with {share}, less than {least:.0%}")
+    if code and specialisation.kernel == "depthwise":
+        found += _memory_bound(specialisation, code)
     found += _narrow(specialisation, code) if code else []
     return [f"{specialisation} on {ARCHITECTURES[capability]} {text}" for text in found]
+
+
+def _least_share(specialisation: Specialisation, capability: int) -> float:
+    s = dict(specialisation.constants)
+    if s["COLUMNS"] == max(SHARES) and s["WHOLE_STEPS"] and s["WEIGHT_VECTOR"] > 1:
+        return BEST[capability]
+    return SHARES[s["COLUMNS"]]
+
+
+def _memory_bound(specialisation: Specialisation, code: Code) -> list[str]:
+    """Return where single channels are not moved by 16 bytes.
+
+    Loads may be narrower where a stride makes of them more outputs than a thread can hold.
+    """
+    s = dict(specialisation.constants)
+    if s["CHANNELS"] * s["OUT_CHANNELS"] > 1:
+        return []
+    found = [] if 16 in code.global_stores else ["stores nothing by 16 bytes"]
+    spread = s["RUN_Q"] * s["STRIDE_X"] * 2 > MOST_SUMS
+    if 16 not in code.global_loads and not spread:
+        found.append("loads nothing by 16 bytes")
+    return found
 
 
 def _narrow(specialisation: Specialisation, code: Code) -> list[str]:

@@ -5,8 +5,8 @@ The compulsory ones are all of x, the weight and the result, once.
 
 - gather: two elements for each product, and each output.
 - A family with a tile: a block fetches a tile of rows and one of columns for every shift that its
-  columns have a tap at, in whole steps of channels; absent elements count too.  A second pass
-  reads what the first has written.
+  columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent elements count
+  too.  A second pass reads what the first has written.
 - depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
   taps, and a block the weights of its channels.
 """
@@ -20,7 +20,7 @@ from math import prod
 import numpy as np
 
 from tconv.gpu.call import Call
-from tconv.gpu.choice import Choice, Tile
+from tconv.gpu.choice import Choice, Tile, WarpTile
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,15 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
     return None
 
 
-def _tiles(call: Call, choice: Choice, tile: Tile) -> tuple[int, int]:
+def _tiles(call: Call, choice: Choice, tile: Tile | WarpTile) -> tuple[int, int]:
     """Return the elements that all blocks fetch, and the products that they compute."""
-    depth = -(-call.channels // tile.depth) * tile.depth
+    whole = 16 // call.type.element_bytes if choice.specialisation.kernel == "mma" else tile.depth
+    depth = -(-call.channels // whole) * whole
     tiles = call.geometry.groups * choice.row_blocks * _visits(call, choice, tile) * depth
     return tiles * (tile.rows + tile.columns), tiles * tile.rows * tile.columns
 
 
-def _visits(call: Call, choice: Choice, tile: Tile) -> int:
+def _visits(call: Call, choice: Choice, tile: Tile | WarpTile) -> int:
     """Return at how many shifts the blocks of columns have a tap, added up."""
     there = np.ones((1, 1), bool)  # has a phase a tap at a shift?
     for a, axis in enumerate(call.axes):

@@ -60,7 +60,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("WHOLE_STEPS", call.channels % tile.depth == 0),
             ("X_VECTOR", _x_vector(call, tile)),
             ("WEIGHT_VECTOR", _weight_vector(call, tile, phase_columns)),
-            ("BLOCKS", 512 // tile.threads if asynchronous else 1),
+            ("BLOCKS", _resident_blocks(call, tile) if asynchronous else 1),
         ),
         shared_bytes=_shared_bytes(call, tile),
         adjoint=call.adjoint,
@@ -182,6 +182,16 @@ def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
         return 1
     copies = tile.columns * tile.depth // tile.threads
     return next((v for v in _widths(call, copies) if all(n % v == 0 for n in facts)), 1)
+
+
+def _resident_blocks(call: Call, tile: Tile) -> int:
+    """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing.
+
+    A thread gets 168 registers in a narrow block, and 128 in a wide one; transposing x takes more.
+    """
+    if tile.threads < 256:
+        return 384 // tile.threads
+    return 1 if call.x_channels_last and call.capability < 90 else 2
 
 
 def _shared_bytes(call: Call, tile: Tile) -> int:
