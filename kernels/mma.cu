@@ -46,8 +46,8 @@ struct Stage {
     Tile<COLUMNS> weight;
 };
 
-// The sums on their way out.  Padded so that neither the warps' 8 x 4 lanes that write nor the lanes
-// that read along what is near in the result's memory meet in a bank.
+// The sums on their way out.  Padded so that few of the 8 x 4 lanes that write meet in a bank, and
+// few of those that read along what is near in the result's memory.
 struct Sums {
     static constexpr int LENGTH = OUT_CHANNELS_LAST ? COLUMNS + 8 : ROWS + 4;
     alignas(16) float sum[OUT_CHANNELS_LAST ? ROWS : COLUMNS][LENGTH];

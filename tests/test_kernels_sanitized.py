@@ -63,6 +63,19 @@ def test_the_sanitizers_find_nothing_in_hundreds_of_geometries(kernel, build, la
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+def test_the_sanitizers_find_nothing_on_tensor_cores(build, late):
+    done = check("mma", "0", "--axes", "1", "--dtypes", "f4", "f2", build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
+def test_the_sanitizers_find_nothing_on_tensor_cores_in_many_geometries(build, late):
+    done = check("mma", "40", build=build, late=late)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # The depthwise kernel copies nothing asynchronously.
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_the_sanitizers_find_nothing_in_small_groups(build):

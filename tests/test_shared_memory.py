@@ -1,7 +1,7 @@
-"""The lanes of a warp never wait for each other in shared memory: the gemm kernel's banks.
+"""The lanes of a warp never wait for each other in shared memory: the matrix products' banks.
 
 Shared memory has 32 banks of 4 bytes.  A warp's access takes one pass for each 128 bytes only if no
-two of its lanes want different words of one bank.  The kernel's own functions say where each thread
+two of its lanes want different words of one bank.  The kernels' own functions say where each thread
 copies to and reads from.
 """
 
@@ -12,7 +12,7 @@ import standin
 from standin import Standin
 from tconv._geometry import Geometry
 from tconv.gpu.call import TYPES, Call, Strides, contiguous
-from tconv.gpu.families import gemm
+from tconv.gpu.families import gemm, mma
 from tconv.gpu.source import read
 
 BANKS, WORD = 32, 4
@@ -121,5 +121,79 @@ def test_no_two_lanes_want_one_bank_in_the_main_loop():
         )
         used = lists[:, : lists[0, :, 1].tolist().index(0)]
         assert used.shape[1] > specialisation["DEPTH"]
+        for warp in used.reshape(-1, 32, *used.shape[1:]):
+            assert conflicts(warp) == 0, specialisation
+
+
+MMA_WITNESS = """
+struct Access {
+    long at, bytes;
+};
+Access* lists[THREADS];
+
+void witness(const void* at)
+{
+    const auto* shared = static_cast<const char*>(dynamic_shared());
+    *lists[threadIdx.x]++ = {static_cast<const char*>(at) - shared, 16};
+}
+
+template <typename Operand, typename Tile>
+void copies(Tile& tile)
+{
+    for (int load = 0; load < Operand::LOADS; ++load)
+        witness(tile.at(Operand::line(load), Operand::number()));
+}
+
+// In the place of the kernel: each thread writes down where it puts chunks and what it multiplies.
+extern "C" __global__ void mma(Access (*all)[ACCESSES])
+{
+    Stage& stage = static_cast<Shared*>(dynamic_shared())->stage[0];
+    lists[threadIdx.x] = all[threadIdx.x];
+    copies<Operand<Row, ROWS, X_VECTOR>>(stage.x);
+    copies<Operand<Column, COLUMNS, WEIGHT_VECTOR>>(stage.weight);
+    Fragment sum[ROW_FRAGMENTS][COLUMN_FRAGMENTS] = {};
+    const int warp = threadIdx.x / 32;
+    multiply(stage, warp / COLUMN_WARPS * WARP_ROWS, warp % COLUMN_WARPS * WARP_COLUMNS, sum);
+    lists[threadIdx.x]->bytes = 0;
+}
+"""
+
+
+def mma_specialisations():
+    """Yield what the mma kernel is compiled for, with tiles of whole warps of lines."""
+    geometry = Geometry(
+        batch=1, groups=1, in_channels=64, out_channels=128, in_size=(32,), kernel_size=(2,),
+        stride=(2,), dilation=(1,), pad_begin=(0,), out_size=(64,),
+    )  # fmt: skip
+    for order in (contiguous, channels_last):
+        strides = Strides(
+            x=order(geometry.x_shape), weight=contiguous(geometry.weight_shape),
+            bias=0, out=order(geometry.out_shape),
+        )  # fmt: skip
+        for tile in mma.TILES[2]:
+            if tile.columns >= 32:
+                yield mma.choose(Call(geometry, "float16", strides), tile=tile).specialisation
+
+
+def test_no_two_lanes_want_one_bank_where_tensor_cores_are_fed():
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    twin = (standin.HERE / "primitives.cuh").read_text()
+    looked_at = "    standin_load_matrices(to, mine, COUNT, transposed);\n"
+    assert looked_at in twin
+    texts = {
+        "mma.cu": read("mma.cu").partition('extern "C"')[0]
+        + MMA_WITNESS.replace("[ACCESSES]", f"[{ACCESSES}]"),
+        "primitives.cuh": "void witness(const void* at);\n"
+        + twin.replace(looked_at, looked_at + "    witness(row);\n"),
+    }
+    device = Standin(texts=texts)
+    for specialisation in mma_specialisations():
+        lists = np.zeros((specialisation.threads, ACCESSES, 2), np.int64)
+        device.kernel(specialisation)(
+            (1,), (specialisation.threads,), (lists,), shared_mem=specialisation.shared_bytes
+        )
+        used = lists[:, : lists[0, :, 1].tolist().index(0)]
+        assert used.shape[1] > 8
         for warp in used.reshape(-1, 32, *used.shape[1:]):
             assert conflicts(warp) == 0, specialisation

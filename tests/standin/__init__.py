@@ -177,6 +177,7 @@ class Standin:
 
     def prepare(self, specialisations):
         """Compile many specialisations at once, in few translation units."""
+        _runtime(self.build)  # what the kernels call
         texts = {s: self._source(s) for s in sorted(set(specialisations), key=repr)}
         missing = [s for s in texts if (self.build, texts[s]) not in _entries]
         size = max(1, min(16, -(-len(missing) // 2)))

@@ -87,7 +87,8 @@ def some_calls(given):
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.SMALL_GROUPS, *list(filter(cases.has_small_groups, random))[::3]]
     if given.kernel == "mma":
-        chosen += cases.WIDE
+        random = cases.random_cases(given.count, seed=11)
+        chosen = [*cases.WIDE, *(case for case in random if 0 not in case.x)]
     chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
     for number, case in enumerate(chosen):
         rng = np.random.default_rng(number)

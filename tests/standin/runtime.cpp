@@ -382,12 +382,12 @@ extern "C" void standin_mma(Matrices kind, float (&sum)[4], const unsigned int (
     Words mine;
     for (int i = 0; i < 4; ++i) {
         mine.word[i] = a[i];
-        memcpy(&mine.word[6 + i], &sum[i], sizeof sum[i]);
+        __builtin_memcpy(&mine.word[6 + i], &sum[i], sizeof sum[i]);
     }
     for (int i = 0; i < 2; ++i) mine.word[4 + i] = b[i];
     const Together multiply[] = {mma_f16, mma_bf16, mma_tf32};
     const Words taken = with_my_warp(multiply[static_cast<int>(kind)], mine);
-    for (int i = 0; i < 4; ++i) memcpy(&sum[i], &taken.word[i], sizeof sum[i]);
+    for (int i = 0; i < 4; ++i) __builtin_memcpy(&sum[i], &taken.word[i], sizeof sum[i]);
 }
 
 // Returns null, or what was wrong.

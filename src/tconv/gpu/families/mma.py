@@ -92,9 +92,11 @@ def _why_not(call: Call) -> str:
 def _fitting(call: Call) -> tuple[WarpTile, ...]:
     """Return the tiles of which two stages fit into shared memory.
 
-    Three products of TF32 need twice the registers for what is multiplied, and load less often.
+    Three products of TF32 need twice the registers for what is multiplied, and load less often;
+    wide offsets need some more.
     """
-    widest = 64 if call.precision == "tf32x3" else 128
+    three = call.precision == "tf32x3"
+    widest = (64 if call.index_bits == 32 else 32) if three else 128
     limit = _shared_limit(call)
     return tuple(
         tile
