@@ -194,7 +194,9 @@ activation : {{None, "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "silu"}}, 
     Applied after the bias.  The slope of leaky_relu is 0.01; gelu is the exact one (erf).  Integers
     take "relu" only, complex numbers none.
 precision : {{None, "ieee", "tf32", "tf32x3"}}, optional
-    How a GPU may multiply float32; None is "ieee".  No effect on the CPU.
+    How a GPU may multiply float32; None is "ieee", strictly float32.  "tf32" rounds the factors
+    to 11 bits; "tf32x3" multiplies three times and is nearly as exact as float32.  No effect on
+    the CPU.
 out : array, shape of the result, optional
     Written and returned; any strides, no memory in common with an input.
 

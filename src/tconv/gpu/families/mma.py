@@ -90,13 +90,14 @@ def _why_not(call: Call) -> str:
 
 
 def _fitting(call: Call) -> tuple[WarpTile, ...]:
-    """Return the tiles of which two stages fit into shared memory.
+    """Return the tiles of which two stages fit into shared memory, and whose sums into registers.
 
-    Three products of TF32 need twice the registers for what is multiplied, and load less often;
-    wide offsets need some more.
+    Three products of TF32 need twice the registers for what is multiplied, and load less often.
+    Wide offsets need some more, and so do two operands that are both gathered element by element.
     """
     three = call.precision == "tf32x3"
-    widest = (64 if call.index_bits == 32 else 32) if three else 128
+    gathered = _x_vector(call) == _weight_vector(call) == 1
+    widest = 128 >> (three + gathered + (three and call.index_bits == 64))
     limit = _shared_limit(call)
     return tuple(
         tile
