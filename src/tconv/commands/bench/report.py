@@ -20,7 +20,7 @@ from .measure import Plan
 from .peers import ONNX_RUNTIME, PEERS, PYTORCH, REFERENCE, TCONV, missing_packages, peer_version
 from .results import Results, Row
 
-WIDTH = 110
+WIDTH = 130
 """Columns of the table where the output is no terminal."""
 
 AnyRow = TypeVar("AnyRow", bound=Row)
