@@ -224,7 +224,7 @@ def test_gather_moves_two_elements_for_each_product_and_its_outputs():
 
 
 def test_the_tensor_core_kernel_fills_up_channels_to_16_bytes_only():
-    call = replace(a_call((1, 40, 9), (40, 64, 2), stride=2), dtype="float16")
+    call = replace(a_call((1, 40, 9), (40, 32, 2), stride=2), dtype="float16")
     choice = select(call, kernel="mma")
     assert choice.column_blocks == 1
     fetched = 2 * 40 * (choice.tile.rows + choice.tile.columns)
