@@ -30,13 +30,14 @@ gpu gpu-test gpu-sanitize gpu-bench: export PYTHONPATH = src
 RESULTS ?= benchmarks/results
 gpu: gpu-test gpu-sanitize gpu-bench  ## the kernels on a GPU: right, clean, and how fast
 
-gpu-test:  ## every kernel and element type against the oracle
-	$(PYTHON) -m pytest -m gpu tests
+gpu-test:  ## every kernel and element type against the oracle; thousands of kernels to compile
+	$(PYTHON) -m pytest $$($(PYTHON) -c "import xdist" 2>/dev/null && echo '-n auto') -m gpu tests
 
+FEW := (vocoder or (named_cases and groups)) and not infinity and not everywhere and not and_type
 gpu-sanitize:  ## a few cases of every kernel under compute-sanitizer
 	for tool in memcheck racecheck initcheck synccheck; do \
-	    compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu \
-	        tests/test_kernels.py -k "named_cases and (vocoder or groups)" || exit 1; \
+	    compute-sanitizer --tool $$tool --error-exitcode 1 $(PYTHON) -m pytest -q -m gpu tests \
+	        -k "$(FEW)" || exit 1; \
 	done
 
 gpu-bench:  ## every layer and element type beside PyTorch's cuDNN; a second run goes on

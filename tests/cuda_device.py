@@ -17,8 +17,11 @@ class Cuda:
     """CUDA's device 0; every array lies there as it lies in NumPy's memory."""
 
     def __init__(self):
+        import cupy
+
         from tconv.gpu import compile
 
+        cupy.get_default_memory_pool().free_all_blocks()  # a test leaves up to 4 GiB behind
         self.device = compile.device(0)
 
     def verbs(self, kernel=None, tile=None):
@@ -44,7 +47,6 @@ class Cuda:
             return out
 
         return verb
-
 
     def conv(self, kernel=None, tile=None):
         """Return a function like the public convolutions, with a kernel forced."""

@@ -358,7 +358,7 @@ WIDE = [
 ]
 
 
-@pytest.mark.parametrize(("case", "arrange", "widths"), WIDE, ids=str)
+@pytest.mark.parametrize(("case", "arrange", "widths"), WIDE, ids=[str(w[0]) for w in WIDE])
 def test_neighbours_in_memory_are_copied_at_once(case, arrange, widths, device, rng):
     gpu = device.verbs("gemm", SMALL)
     for dtype in (np.dtype("f4"), np.dtype("f8"), cases.FLOATS[1]):
