@@ -13,6 +13,9 @@
 // `full` is complete when its bytes are there, `empty` when all eight warps have multiplied them.
 // Blocks stay, and take one tile after another, those of the phases with most taps first.
 //
+// The outputs of a tile are a box too, of the view that its phase is of the result: where it can, the
+// copy engine takes them from shared memory while the next tile is being multiplied.
+//
 // Sums are float; tensor cores cut off what they add below 2^-22 or so of the largest term.
 #include "prologue.cuh"
 #include "primitives.cuh"
@@ -22,6 +25,7 @@
 #include "hopper.cuh"
 
 constexpr int WARP_GROUP = 128;
+constexpr int CONSUMERS = 2 * WARP_GROUP;
 constexpr int SLICE = 64;  // columns that lie in one row of shared memory, which has 128 bytes
 constexpr int WIDTH = COLUMNS < 128 ? COLUMNS : 128;  // columns of one instruction
 static_assert(THREADS == 3 * WARP_GROUP, "a producer and two consumers");
@@ -48,13 +52,15 @@ struct Stage {
 
 struct alignas(1024) Shared {
     Stage stage[STAGES];
+    Element out[COLUMNS / SLICE][ROWS][SLICE];
     MBarrier full[STAGES], empty[STAGES];
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "Python launches with SHARED_BYTES");
 
 // One tile: its phase, its group, its first row and its first column.
 struct Tile {
-    Index r[AXES], group, n, q[AXES], m;
+    Index phase, r[AXES], group, n, q[AXES], m;
+    Index first[AXES];  // the phase's first q
 };
 
 __device__ __forceinline__ Tile tile_at(Index index, const Params& p, const Boxes& boxes)
@@ -64,6 +70,7 @@ __device__ __forceinline__ Tile tile_at(Index index, const Params& p, const Boxe
     index = divide(index, p.column_blocks, column_block);
     index = divide(index, p.row_blocks, box);
     index = divide(index, boxes.groups, tile.group);
+    tile.phase = index;
     tile.m = column_block * COLUMNS;
 #pragma unroll
     for (int a = AXES - 1; a >= 0; --a) {
@@ -77,8 +84,8 @@ __device__ __forceinline__ Tile tile_at(Index index, const Params& p, const Boxe
             tile.r[a] = phase;
         Index q;
         box = divide(box, boxes.axis[a].count, q);
-        const Index first = tile.r[a] < axis.r_begin ? 1 : 0;  // q of the phase's first output
-        tile.q[a] = axis.q_begin + first + q * boxes.axis[a].size.divisor;
+        tile.first[a] = axis.q_begin + (tile.r[a] < axis.r_begin ? 1 : 0);
+        tile.q[a] = tile.first[a] + q * boxes.axis[a].size.divisor;
     }
     tile.n = box * boxes.images;
     return tile;
@@ -242,50 +249,83 @@ struct alignas(2 * sizeof(Element)) Pair {
     Element element[2];
 };
 
-// The pixel shuffle: each sum goes to the output of its q and its phase, two channels at a time
-// where they are neighbours in memory.
+// The pixel shuffle: each sum goes to the output of its q and its phase, or to that output's place in
+// shared memory, two channels at a time where they are neighbours.
 __device__ __forceinline__ void store(const Element* x, const Element* weight, const Element* bias,
                                       Element* out, const Params& p, const Boxes& boxes,
-                                      const Tile& tile, int group, const Sums& sum)
+                                      const Tile& tile, int group, const Sums& sum, Shared& shared)
 {
     const int warp = threadIdx.x % WARP_GROUP / 32, lane = threadIdx.x % 32;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const Row row = row_at(tile, group * (ROWS / 2) + warp * 16 + lane / 4 + 8 * half, p, boxes);
+        const int in_tile = group * (ROWS / 2) + warp * 16 + lane / 4 + 8 * half;
+        const Row row = row_at(tile, in_tile, p, boxes);
         if (!row.there) continue;
+        const auto place = [&](int column) {
+            Element* const line = shared.out[column / SLICE][in_tile];
+            const Index channel = tile.group * p.M.divisor + tile.m + column;
+            return OUT_MAPS ? line + ((column % SLICE) ^ (in_tile % 8 * 8))  // swizzled
+                            : out + row.out_at + channel * p.out_m;
+        };
+        const auto added = [&](int column) {
+            const Index channel = tile.group * p.M.divisor + tile.m + column;
+            return bias ? widen(bias[channel * p.bias_m]) : 0.0f;
+        };
         unsigned long long astray = 0;
 #pragma unroll
         for (int pair = 0; pair < COLUMNS / 8; ++pair) {
-            const Index m = tile.m + 8 * pair + lane % 4 * 2;
-            Pair mine;
+            const int column = 8 * pair + lane % 4 * 2;
+            Pair mine = {};
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                if (m + e >= p.M.divisor) continue;
+                if (tile.m + column + e >= p.M.divisor) continue;
                 const float one = sum[pair / (WIDTH / 8)][pair % (WIDTH / 8) * 4 + half * 2 + e];
-                const Index channel = tile.group * p.M.divisor + m + e;
-                finish(one, bias ? widen(bias[channel * p.bias_m]) : 0.0f, mine.element[e]);
-                if (OUT_VECTOR == 1) out[row.out_at + channel * p.out_m] = mine.element[e];
+                finish(one, added(column + e), mine.element[e]);
+                if (OUT_VECTOR == 1) *place(column + e) = mine.element[e];
                 if (!is_finite(one)) astray |= 1ull << (2 * pair + e);
             }
-            if (OUT_VECTOR == 2 && m < p.M.divisor)
-                *reinterpret_cast<Pair*>(out + row.out_at + tile.group * p.M.divisor + m) = mine;
+            if (OUT_VECTOR > 1 && tile.m + column < p.M.divisor)
+                *reinterpret_cast<Pair*>(place(column)) = mine;
         }
         // Infinity or NaN may have met the zero of something absent: what does the definition say?
         for (int e = 0; astray; ++e, astray >>= 1) {
             if (!(astray & 1)) continue;
-            const Index m = tile.m + e / 2 * 8 + lane % 4 * 2 + e % 2;
-            const Index channel = tile.group * p.M.divisor + m;
-            finish(one_output(x, weight, p, row.n, tile.group, m, row.q, tile.r),
-                   bias ? widen(bias[channel * p.bias_m]) : 0.0f,
-                   out[row.out_at + channel * p.out_m]);
+            const int column = e / 2 * 8 + lane % 4 * 2 + e % 2;
+            finish(one_output(x, weight, p, row.n, tile.group, tile.m + column, row.q, tile.r),
+                   added(column), *place(column));
         }
     }
 }
 
+// One map for each phase; none where threads store.
+struct OutMaps {
+    TensorMap phase[OUT_MAPS ? OUT_MAPS : 1];
+};
+
+// Lets the copy engine take the outputs of a tile from shared memory.
+__device__ __forceinline__ void send(const Tile& tile, const OutMaps& out_maps, Shared& shared)
+{
+    constexpr int GROUP_AXIS = AXES < 3 ? 1 : 0;  // it takes five axes at most
+    int at[AXES + 2 + GROUP_AXIS];                // channel, group, last axis to first, image
+    if (GROUP_AXIS) at[1] = static_cast<int>(tile.group);
+#pragma unroll
+    for (int a = 0; a < AXES; ++a)
+        at[GROUP_AXIS + AXES - a] = static_cast<int>(tile.q[a] - tile.first[a]);
+    at[GROUP_AXIS + AXES + 1] = static_cast<int>(tile.n);
+#pragma unroll
+    for (int slice = 0; slice < COLUMNS / SLICE; ++slice) {
+        at[0] = static_cast<int>(tile.m) + slice * SLICE;
+        tma_store(out_maps.phase[tile.phase], shared.out[slice], at);
+    }
+    tma_store_commit();
+}
+
 __device__ __forceinline__ void consume(const Element* x, const Element* weight,
                                         const Element* bias, Element* out, const Params& p,
-                                        const Boxes& boxes, Shared& shared, int group)
+                                        const Boxes& boxes, const OutMaps& out_maps,
+                                        Shared& shared, int group)
 {
+    const bool storing = OUT_MAPS && threadIdx.x == WARP_GROUP;
     Ring ring;
     for (Index index = blockIdx.x; index < boxes.tiles; index += gridDim.x) {
         const Tile tile = tile_at(index, p, boxes);
@@ -296,21 +336,29 @@ __device__ __forceinline__ void consume(const Element* x, const Element* weight,
             if (threadIdx.x % 32 == 0) mbarrier_arrive(shared.empty[ring.stage]);
             ring.next();
         }
-        store(x, weight, bias, out, p, boxes, tile, group, sum);
+        if (storing) tma_store_wait();  // until the last tile has left
+        if (OUT_MAPS) sync_some<1, CONSUMERS>();
+        store(x, weight, bias, out, p, boxes, tile, group, sum, shared);
+        if (OUT_MAPS) {
+            tma_store_fence();
+            sync_some<1, CONSUMERS>();
+        }
+        if (storing) send(tile, out_maps, shared);
     }
+    if (storing) tma_store_wait();
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 hopper(const Element* __restrict__ x, const Element* __restrict__ weight,
        const Element* __restrict__ bias, Element* __restrict__ out, const Params p,
        const Boxes boxes, const __grid_constant__ TensorMap x_map,
-       const __grid_constant__ TensorMap weight_map)
+       const __grid_constant__ TensorMap weight_map, const __grid_constant__ OutMaps out_maps)
 {
     Shared& shared = *static_cast<Shared*>(aligned_shared());
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; ++stage) {
             mbarrier_init(shared.full[stage], 1);
-            mbarrier_init(shared.empty[stage], 2 * WARP_GROUP / 32);
+            mbarrier_init(shared.empty[stage], CONSUMERS / 32);
         }
         mbarrier_init_fence();
     }
@@ -323,6 +371,6 @@ hopper(const Element* __restrict__ x, const Element* __restrict__ weight,
         if (threadIdx.x == 0) produce(p, boxes, x_map, weight_map, shared);
     } else {
         increase_registers<232>();
-        consume(x, weight, bias, out, p, boxes, shared, group - 1);
+        consume(x, weight, bias, out, p, boxes, out_maps, shared, group - 1);
     }
 }

@@ -102,6 +102,49 @@ __device__ __forceinline__ void tma_load(void* to, const TensorMap& map, MBarrie
                     "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4]) : "memory");
 }
 
+// Shows the copy engine what this thread has written to shared memory.
+__device__ __forceinline__ void tma_store_fence()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Begins to copy a box from shared memory; elements outside the array are left out.
+__device__ __forceinline__ void tma_store(const TensorMap& map, const void* from,
+                                          const int (&at)[4])
+{
+    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group"
+                 " [%0, {%2, %3, %4, %5}], [%1];"
+                 :: "l"(&map), "r"(shared_address(from)),
+                    "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]) : "memory");
+}
+
+__device__ __forceinline__ void tma_store(const TensorMap& map, const void* from,
+                                          const int (&at)[5])
+{
+    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.tile.bulk_group"
+                 " [%0, {%2, %3, %4, %5, %6}], [%1];"
+                 :: "l"(&map), "r"(shared_address(from)),
+                    "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4]) : "memory");
+}
+
+__device__ __forceinline__ void tma_store_commit()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Waits until all boxes that this thread has committed have been read: shared memory is free again.
+__device__ __forceinline__ void tma_store_wait()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// A barrier of some warps of a block alone; __syncthreads is number 0.
+template <int NUMBER, int THREADS_THERE>
+__device__ __forceinline__ void sync_some()
+{
+    asm volatile("bar.sync %0, %1;" :: "n"(NUMBER), "n"(THREADS_THERE) : "memory");
+}
+
 // --- products -----------------------------------------------------------------------------------
 
 // All 128 threads of a warp group (four warps, the first one's number divisible by four) call these

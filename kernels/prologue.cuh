@@ -36,7 +36,8 @@ constexpr int CHANNEL_LANES = 1;         // neighbouring threads that sum differ
 constexpr int X_VECTOR = 4;
 constexpr int WEIGHT_VECTOR = 4;
 constexpr int OUT_VECTOR = 2;
-constexpr int STAGES = 8;  // of a ring in shared memory
+constexpr int STAGES = 8;    // of a ring in shared memory
+constexpr int OUT_MAPS = 0;  // tensor maps of the result, one for each phase
 // The rest is for the depthwise kernel alone.  X is the last axis, Y the one before, Z the one before
 // that; an axis that is not there has a window of 1.
 constexpr int KERNEL_X = 4;

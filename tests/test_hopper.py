@@ -23,7 +23,7 @@ from tconv._geometry import Geometry
 from tconv.gpu import tensor_map
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import hopper
-from tconv.gpu.params import boxes, boxes_layout
+from tconv.gpu.params import boxes_layout, boxes_params
 from tconv.gpu.select import select
 from tconv.gpu.source import read, source
 
@@ -86,9 +86,13 @@ def compute(device, case, arrays, *, tile=None, out=None, **call):
     return verb(x, weight, bias, out=out, **case.call, **call)
 
 
+def poison(shape, dtype):
+    return np.full(shape, np.nan, dtype)
+
+
 def nhwc(shape, dtype, ndim):
-    """Return poison whose channels are nearest."""
-    return channels_last(np.full(shape, np.nan, dtype), ndim)
+    """Return poison whose channels are nearest, so that the copy engine stores it."""
+    return channels_last(poison(shape, dtype), ndim)
 
 
 @pytest.mark.parametrize("case", SMALL, ids=str)
@@ -96,9 +100,9 @@ def test_small_geometries_are_exact_on_integers(device, case, rng):
     for dtype in HALVES:
         arrays = case.integers(dtype, rng)
         answer = oracle.transposed_conv(*arrays, **case.call)
-        out = nhwc(answer.shape, dtype, len(case.weight) - 2)
-        assert compute(device, case, arrays, out=out) is out
-        oracle.assert_exact(out, answer, dtype)
+        for out in (nhwc(answer.shape, dtype, len(case.weight) - 2), poison(answer.shape, dtype)):
+            assert compute(device, case, arrays, out=out) is out
+            oracle.assert_exact(out, answer, dtype)
 
 
 @pytest.mark.parametrize("tile", hopper.TILES, ids=str)
@@ -113,6 +117,21 @@ def test_every_tile_is_exact_on_integers(device, case, tile, rng):
 def integers(case, rng):
     """Return whole numbers so small that long sums are exact."""
     return [rng.integers(-2, 3, n) for n in (case.x, case.weight, case.out_channels)]
+
+
+@pytest.mark.parametrize(("room", "shift"), [(0, 0), (2, 0), (3, 0), (8, 0), (0, 1)])
+def test_nothing_is_written_but_the_result(device, room, shift, rng):
+    # By the copy engine, in pairs and singly, as the distance between positions allows.
+    case = LARGE[1]
+    arrays = [a.astype("f2") for a in integers(case, rng)]
+    answer = oracle.transposed_conv(*arrays, **case.call)
+    n, m, h, w = answer.shape
+    shape = (n + 1, h + 1, w + 1, m + room)
+    buffer = np.full(prod(shape) + shift, 77, "f2")[shift:].reshape(shape)  # aligned, or not
+    expected = buffer.copy()
+    compute(device, case, arrays, out=buffer[:n, :h, :w, :m].transpose(0, 3, 1, 2))
+    expected[:n, :h, :w, :m] = answer.transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(buffer, expected)
 
 
 @pytest.mark.parametrize("case", LARGE, ids=str)
@@ -143,8 +162,10 @@ def test_nan_and_infinity_reach_only_the_outputs_that_they_take_part_in(
     for place in (0, 1):
         arrays = [np.ones(case.x, "f2"), np.ones(case.weight, "f2"), None]
         arrays[place].flat[rng.integers(arrays[place].size)] = intruder
-        y = compute(device, case, arrays).astype(float)
-        np.testing.assert_array_equal(y, oracle.transposed_conv(*arrays, **case.call))
+        answer = oracle.transposed_conv(*arrays, **case.call)
+        for out in (nhwc(answer.shape, "f2", len(case.weight) - 2), poison(answer.shape, "f2")):
+            compute(device, case, arrays, out=out)
+            np.testing.assert_array_equal(out.astype(float), answer)
 
 
 def test_an_item_gives_the_same_bits_alone_and_in_any_batch(device, rng):
@@ -256,6 +277,7 @@ REFUSED = [
     ({"weight": contiguous((512, 256, 4, 4))}, "the weight must be packed"),
     ({"out_channels": 12}, "the weight must be packed"),
     ({"weight": (256, 1, 2**17, 2**20)}, "the weight must be packed"),
+    ({"weight": (0, 1, 4 * 2**17, 2**17)}, "the weight must be packed"),
     ({"pad_begin": (-(2**33), 1)}, "the copy engine counts in 32 bits"),
 ]
 
@@ -290,11 +312,49 @@ def test_a_slice_of_a_wider_array_is_read_where_it_lies():
     assert choice.boxes.x.strides == (2048, 2048 * 32, 2048 * 32 * 32)
 
 
+STORES = [
+    ({}, 4, 8),
+    ({"batch": 1, "pad_begin": (0, 0), "out_size": (3, 1), "stride": (4, 4)}, 3, 8),
+    ({"out": last((8, 264, 64, 64))}, 4, 8),
+    ({"out": last((8, 258, 64, 64))}, 0, 2),
+    ({"out": contiguous((8, 256, 64, 64))}, 0, 1),
+    ({"groups": 4}, 4, 8),
+    ({"stride": (8, 8), "out_size": (256, 256)}, 0, 2),
+    # Phases whose elements lie 16 bytes apart but begin 8 bytes apart.
+    ({"out_channels": 4, "weight": (8, 1, 2**14, 2**12)}, 0, 2),
+]
+
+
+@pytest.mark.parametrize(("changes", "maps", "vector"), STORES, ids=str)
+def test_the_copy_engine_stores_where_it_can(changes, maps, vector):
+    choice = select(vae(**changes), kernel="hopper")
+    assert len(choice.boxes.out) == choice.specialisation["OUT_MAPS"] == maps
+    assert choice.specialisation["OUT_VECTOR"] == vector
+
+
+def test_each_phase_is_a_view_of_the_result():
+    shape = (2, 9, 11, 16)  # memory order
+    g = Geometry(2, 1, 16, 16, (4, 4), (3, 3), (2, 3), (1, 1), (1, 2), shape[1:3])
+    strides = Strides(last(g.x_shape), taps_last(g.weight_shape), 1, last((2, 16, 9, 11)))
+    choice = select(Call(g, "float16", strides, capability=90), kernel="hopper")
+    result = np.full(shape, -1, "i2")
+    for number, one in enumerate(choice.boxes.out):
+        steps = (*reversed(one.strides), 2)
+        assert one.offset % 16 == 0
+        view = np.lib.stride_tricks.as_strided(
+            result.reshape(-1)[one.offset // 2 :], tuple(reversed(one.sizes)), steps
+        )
+        assert (view == -1).all()
+        view[...] = number
+    o = np.indices(shape)[1:3]
+    np.testing.assert_array_equal(result, (o[0] + 1) % 2 * 3 + (o[1] + 2) % 3)
+
+
 @pytest.mark.parametrize("tile", hopper.TILES, ids=str)
 def test_the_stages_fit_the_shared_memory_of_a_block(tile):
     choice = select(vae(), kernel="hopper", tile=tile)
     assert choice.specialisation.shared_bytes <= 227 << 10
-    assert choice.specialisation["STAGES"] >= 4
+    assert choice.specialisation["STAGES"] >= 3
 
 
 Q_SIZES = [(1,), (127,), (128,), (129,), (441_000,), (4, 4), (33, 33), (257, 3), (1, 500), (64, 64),
@@ -324,7 +384,7 @@ def test_the_struct_of_boxes_has_no_holes(axes, bits):
 def test_the_struct_of_boxes_holds_what_was_chosen():
     call = vae(batch=9)
     choice = select(call, kernel="hopper")
-    struct = boxes(choice.boxes, choice, call)
+    struct = boxes_params(choice.boxes, choice, call)
     assert struct["batch"] == 9
     assert struct["tiles"] == choice.blocks == 4 * choice.row_blocks
     assert struct["rows"] <= hopper.ROWS
@@ -364,7 +424,7 @@ def driver(monkeypatch):
 
 def test_the_driver_is_told_what_a_tensor_map_says(driver):
     boxes = select(vae(), kernel="hopper").boxes
-    encoded = tensor_map.encode(boxes.x, 0x7000)
+    encoded = tensor_map.encode((boxes.x,), 0x7000)
     assert encoded.tobytes() == bytes([7] * 128)
     assert encoded.size == 1
     assert driver.told == {
@@ -372,7 +432,7 @@ def test_the_driver_is_told_what_a_tensor_map_says(driver):
         "strides": [1024, 1024 * 32, 1024 * 32 * 32], "box": [64, 16, 8, 1],
         "steps": [1, 1, 1, 1], "rest": [0, 3, 2, 0],
     }  # fmt: skip
-    tensor_map.encode(replace(boxes.weight, dtype="float16"), 0x9000)
+    tensor_map.encode((replace(boxes.weight, dtype="float16"),), 0x9000)
     assert driver.told["dtype"] == 6
     assert driver.told["sizes"] == [256, 512, 1, 16]
     assert driver.told["box"] == [64, 64, 1, 1]
@@ -382,7 +442,7 @@ def test_a_refusal_of_the_driver_is_an_error(driver):
     driver.status = 1
     boxes = select(vae(), kernel="hopper").boxes
     with pytest.raises(RuntimeError, match=r"^cuTensorMapEncodeTiled refuses TensorMap.*error 1$"):
-        tensor_map.encode(boxes.x, 0x7000)
+        tensor_map.encode((boxes.x,), 0x7000)
 
 
 @pytest.mark.nvrtc

@@ -365,6 +365,14 @@ def test_a_kernel_moves_as_many_elements_at_once_as_it_is_specialised_for(consta
     assert [text.split(" on sm_90a ")[1] for text in found] == [complaint] * bool(complaint)
 
 
+def test_whole_tiles_have_no_width():
+    kernel = replace(GEMM, kernel="hopper", constants=(("X_VECTOR", 8), ("OUT_VECTOR", 4)))
+    code = replace(CODE, tensor_copies=3, tensor_stores=2, global_stores={})
+    assert limits.complaints(kernel, 90, replace(GOOD, code=code)) == []
+    by_threads = replace(GOOD, code=replace(code, tensor_stores=0))
+    assert len(limits.complaints(kernel, 90, by_threads)) == 1
+
+
 def test_a_key_depends_on_the_source_but_not_on_comments_and_unused_enumerations(monkeypatch):
     def key(text, capability=90, nvrtc="13.5"):
         record.key.cache_clear()

@@ -78,8 +78,8 @@ def _narrow(specialisation: Specialisation, code: Code) -> list[str]:
     size = TYPES[specialisation.dtype].element_bytes
     loads = {*code.global_loads, *code.copies}
     widths = {"X_VECTOR": loads, "WEIGHT_VECTOR": loads, "OUT_VECTOR": {*code.global_stores}}
-    if code.tensor_copies:
-        widths = {"OUT_VECTOR": {*code.global_stores}}
+    if code.tensor_copies:  # whole tiles, and so may stores be
+        widths = {} if code.tensor_stores else {"OUT_VECTOR": {*code.global_stores}}
     return [
         f"moves nothing {value} elements wide, in spite of {name}"
         for name, value in specialisation.constants

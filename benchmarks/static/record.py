@@ -43,10 +43,12 @@ class Code:
     copies: Widths
     """From global to shared memory, asynchronously."""
     tensor_copies: int
-    """By the tensor memory accelerator, of whole tiles."""
+    """By the tensor memory accelerator, of whole tiles to shared memory."""
     shared_loads: Widths
     main: Share
     step: Share
+    tensor_stores: int = 0
+    """From shared to global memory, of whole tiles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def _code(specialisation: Specialisation, cubin: bytes) -> Code:
         shared_loads=sass.widths(step, "LDS", "LDSM"),
         main=sass.main_share(code),
         step=sass.step_share(code, _products_of_a_step(specialisation)),
+        tensor_stores=sass.count(code, *sass.TENSOR_STORES),
     )
 
 

@@ -123,7 +123,7 @@ def _cells(row: Row, measured: dict[int, Measurement]) -> list[str]:
         _three(map(resident, read)),
         str(max(m.spilled_bytes for m in measured.values())),
         of_code(lambda code: _loads(code)),
-        of_code(lambda code: _widths(code.global_stores)),
+        of_code(_stores),
         of_code(lambda code: _widths(code.shared_loads)),
         of_code(lambda code: f"{code.main.fraction:.0%}" if code.main.products else ""),
         of_code(lambda code: f"{code.step.fraction:.0%}" if code.step != code.main else ""),
@@ -178,6 +178,12 @@ def _loads(code: Code) -> str:
     parts = [_widths(code.global_loads)]
     parts += [f"async {_widths(code.copies)}"] if code.copies else []
     parts += [f"tensor {code.tensor_copies}"] if code.tensor_copies else []
+    return ", ".join(filter(None, parts))
+
+
+def _stores(code: Code) -> str:
+    parts = [_widths(code.global_stores)]
+    parts += [f"tensor {code.tensor_stores}"] if code.tensor_stores else []
     return ", ".join(filter(None, parts))
 
 

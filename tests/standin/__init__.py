@@ -142,14 +142,9 @@ class Standin:
     def placed(self, array, memory, offset):
         return np.ndarray(array.shape, array.dtype, memory, offset, array.strides)
 
-    def tensor_map(self, tensor_map, address):
-        """Return what ``hopper.h`` reads in place of the driver's 128 bytes."""
-        assert tensor_map.box[0] == 64
-        assert address % 16 == 0
-        missing = 5 - len(tensor_map.sizes)
-        sizes = (*tensor_map.sizes, *[1] * missing)
-        strides = (0, *tensor_map.strides, *[0] * missing)
-        return np.array([(address, sizes, strides, (*tensor_map.box, *[1] * missing), b"")], MAP)
+    def tensor_maps(self, tensor_maps, address):
+        """Return what ``hopper.h`` reads in place of the driver's 128 bytes each."""
+        return np.array([_map(one, address + one.offset) for one in tensor_maps], MAP)
 
     def kernel(self, specialisation):
         entry = self._entry(specialisation)
@@ -273,6 +268,14 @@ MAP = np.dtype(
     [("array", "u8"), ("size", "u8", 5), ("stride", "u8", 5), ("box", "u4", 5), ("rest", "V20")]
 )
 """``Map`` of ``hopper.h``."""
+
+
+def _map(tensor_map, address):
+    assert tensor_map.box[0] == 64
+    assert not any(n % 16 for n in (address, *tensor_map.strides))
+    missing = 5 - len(tensor_map.sizes)
+    sizes, box = (tuple(s) + (1,) * missing for s in (tensor_map.sizes, tensor_map.box))
+    return address, sizes, (0, *tensor_map.strides, *(0,) * missing), box, b""
 
 
 def _argument(value):

@@ -51,14 +51,21 @@ def main(arguments):
 
     capability = CAPABILITY.get(given.kernel, 80)
     calls = list(some_calls(given))
+    answers = [oracle.transposed_conv(*arrays, **call) for arrays, call in calls]
     recorder = Recorder(capability=capability)
-    for arrays, call in calls:
-        compute(recorder, given.kernel, *lying(given, recorder, arrays), **call)
+
+    def computed(device, number):
+        arrays, call = calls[number]
+        out = room(given, device, arrays, answers[number]) if number % 2 == 0 else None
+        return compute(device, given.kernel, *lying(given, device, arrays), out=out, **call)
+
+    for number in range(len(calls)):
+        computed(recorder, number)
     Standin(texts=texts).prepare(recorder.launched)
-    for number, (arrays, call) in enumerate(calls):
+    for number, answer in enumerate(answers):
         device = Standin(seed=number, capability=capability, texts=texts)
-        y = compute(device, given.kernel, *lying(given, device, arrays), **call)
-        oracle.assert_exact(y, oracle.transposed_conv(*arrays, **call), y.dtype)
+        y = computed(device, number)
+        oracle.assert_exact(y, answer, y.dtype)
 
 
 def compute(device, kernel, x, *arrays, **call):
@@ -89,6 +96,8 @@ def some_calls(given):
     if given.kernel == "mma":
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.WIDE, *(case for case in random if 0 not in case.x)]
+    if given.kernel == "hopper":  # Groups so wide that the copy engine stores them.
+        chosen += [case for case in cases.WIDE if case.call.get("groups")]
     chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
     for number, case in enumerate(chosen):
         rng = np.random.default_rng(number)
@@ -114,6 +123,14 @@ def lying(given, device, arrays):
     else:
         x, weight = exact(device, x), exact(device, weight)
     return x, weight, None if bias is None else exact(device, bias)
+
+
+def room(given, device, arrays, answer):
+    """Return where Hopper's copy engine can store a result."""
+    if given.kernel != "hopper":
+        return None
+    x, weight, _ = arrays
+    return layouts.channels_last(np.full(answer.shape, 77, x.dtype), weight.ndim - 2, device.empty)
 
 
 def nearest(array, axis):

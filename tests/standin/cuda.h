@@ -39,6 +39,11 @@ extern "C" void standin_mbarrier_init_fence();
 extern "C" void standin_mbarrier_arrive(void* barrier, int bytes);
 extern "C" void standin_mbarrier_wait(void* barrier, int parity);
 extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const int* at, int rank);
+extern "C" void standin_tma_store_fence();
+extern "C" void standin_tma_store(const void* map, const void* from, const int* at, int rank);
+extern "C" void standin_tma_store_commit();
+extern "C" void standin_tma_store_wait();
+extern "C" void standin_sync_some(int number, unsigned int threads);
 extern "C" void standin_wgmma_fence();
 extern "C" void standin_wgmma(float* sum, int columns, unsigned long long rows_at,
                               unsigned long long columns_at, bool bfloat16);

@@ -33,6 +33,18 @@ inline void tma_load(void* to, const TensorMap& map, MBarrier& barrier, const in
     standin_tma_load(to, &map, &barrier, at, RANK);
 }
 
+inline void tma_store_fence() { standin_tma_store_fence(); }
+template <int RANK>
+inline void tma_store(const TensorMap& map, const void* from, const int (&at)[RANK])
+{
+    standin_tma_store(&map, from, at, RANK);
+}
+inline void tma_store_commit() { standin_tma_store_commit(); }
+inline void tma_store_wait() { standin_tma_store_wait(); }
+
+template <int NUMBER, int THREADS_THERE>
+inline void sync_some() { standin_sync_some(NUMBER, THREADS_THERE); }
+
 inline void wgmma_fence() { standin_wgmma_fence(); }
 inline void wgmma_commit() { standin_wgmma_commit(); }
 template <typename Sums>

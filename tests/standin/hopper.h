@@ -4,7 +4,7 @@
 // Early: a box is in shared memory, and its bytes are counted, as soon as it is asked for; products
 // are made when the last thread of the group has committed them.  Late: a box is garbage until
 // somebody waits for the barrier that counts it, and the tiles are read, and the sums written, only
-// when the whole group waits.
+// when the whole group waits; a box is stored only when its thread waits for that.
 #pragma once
 #include <map>
 
@@ -15,14 +15,14 @@ constexpr unsigned int WARP_GROUP = 128;
 // What the test's device writes in place of the driver's tensor map; sizes in elements of two bytes,
 // strides in bytes, the nearest axis first.
 struct Map {
-    const char* array;
+    char* array;
     std::uint64_t size[5], stride[5];
     std::uint32_t box[5];
 };
 static_assert(sizeof(Map) <= 128, "as large as a tensor map");
 
 struct Box {
-    char* to;
+    char* here;  // in shared memory
     Map map;
     int at[5];
 
@@ -73,10 +73,17 @@ struct Wgmma {
     bool bfloat16;
 };
 
-struct Multiplier {  // one thread's share in its warp group
-    bool fenced;
+struct Multiplier {  // one thread's share in its warp group, and what it stores
+    bool fenced, stores_fenced;
+    std::vector<Box> stores, committed_stores;
     std::vector<Wgmma> asked_for, committed;
     std::uint64_t made;  // the group's count at the last commit
+};
+
+struct SomeThreads {
+    Meeting meeting;
+    bool fenced = true;  // have all shown the copy engine what they wrote, before they came?
+    bool coming_fenced = true;
 };
 
 struct WarpGroup {
@@ -89,10 +96,12 @@ struct WarpGroup {
 std::map<void*, Mbarrier> mbarriers;
 std::vector<Multiplier> multipliers;
 std::vector<WarpGroup> warp_groups;
+std::map<int, SomeThreads> some_threads;
 
 void forget_hopper(unsigned int threads)
 {
     mbarriers.clear();
+    some_threads.clear();
     multipliers.assign(threads, {});
     warp_groups.assign((threads + WARP_GROUP - 1) / WARP_GROUP, {});
     for (WarpGroup& group : warp_groups) group.waiting.reserve(WARP_GROUP);
@@ -113,30 +122,52 @@ char* swizzled(char* at)
     return static_cast<char*>(launch.shared) + (address ^ (address >> 3 & 0x70));
 }
 
-void fetch(const Box& box)
+// Calls what(row in shared memory, its place in the array, begin, end) for each row of a box; elements
+// from begin to end are inside the array.
+template <typename What>
+void for_rows(const Box& box, What what)
 {
     const Map& map = box.map;
-    char* to = box.to;
+    const long long left = static_cast<long long>(map.size[0]) - box.at[0];
+    const long long first = box.at[0] < 0 ? -box.at[0] : 0, last = left < 64 ? left : 64;
+    char* here = box.here;
     std::uint32_t i[5] = {};
-    for (bool more = true; more;) {
-        const char* from = map.array;
-        bool inside = true;
+    for (bool more = true; more; here += 128) {
+        char* there = map.array + 2 * box.at[0];
+        bool inside = first < last;
         for (int a = 1; a < 5; ++a) {
             const long long index = static_cast<long long>(box.at[a]) + i[a];
             inside = inside && index >= 0 && index < static_cast<long long>(map.size[a]);
-            from += index * static_cast<long long>(map.stride[a]);
+            there += index * static_cast<long long>(map.stride[a]);
         }
-        char row[128] = {};
-        const long long size = map.size[0], at = box.at[0];
-        const long long begin = at < 0 ? -at : 0, end = size - at < 64 ? size - at : 64;
-        if (inside && begin < end) memcpy(row + 2 * begin, from + 2 * (at + begin), 2 * (end - begin));
-        for (int piece = 0; piece < 128; piece += 16, to += 16) memcpy(swizzled(to), row + piece, 16);
+        what(here, there, inside ? 2 * first : 0, inside ? 2 * last : 0);
         more = false;
         for (int a = 1; a < 5 && !more; ++a) {
             more = ++i[a] < map.box[a];
             if (!more) i[a] = 0;
         }
     }
+}
+
+void fetch(const Box& box)
+{
+    for_rows(box, [](char* here, const char* there, long long begin, long long end) {
+        char row[128] = {};
+        if (begin < end) memcpy(row + begin, there + begin, end - begin);
+        for (int piece = 0; piece < 128; piece += 16)
+            memcpy(swizzled(here + piece), row + piece, 16);
+    });
+}
+
+void send(const Box& box)
+{
+    for_rows(box, [](char* here, char* there, long long begin, long long end) {
+        if (begin == end) return;
+        char row[128];
+        for (int piece = 0; piece < 128; piece += 16)
+            memcpy(row + piece, swizzled(here + piece), 16);
+        memcpy(there + begin, row + begin, end - begin);
+    });
 }
 
 float widened(unsigned short bits, bool bfloat16)
@@ -259,14 +290,20 @@ extern "C" void standin_mbarrier_wait(void* barrier, int parity)
     happens_after(*static_cast<char*>(barrier));
 }
 
+Box box_of(void* here, const void* map, const int* at, int rank)
+{
+    if (standin_shared_address(here) % 1024) fail("a swizzled tile must begin at a multiple of 1024");
+    Box box = {static_cast<char*>(here), {}, {}};
+    memcpy(&box.map, map, sizeof box.map);
+    for (int a = 0; a < rank; ++a) box.at[a] = at[a];
+    return box;
+}
+
 extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const int* at, int rank)
 {
     Mbarrier& mine = mbarrier(barrier);
     if (!mine.seen_by_engine) fail("the copy engine has not been shown a barrier");
-    Box box = {static_cast<char*>(to), {}, {}};
-    if (standin_shared_address(to) % 1024) fail("a swizzled tile must begin at a multiple of 1024");
-    memcpy(&box.map, map, sizeof box.map);
-    for (int a = 0; a < rank; ++a) box.at[a] = at[a];
+    const Box box = box_of(to, map, at, rank);
     if (launch.late) {
         memset(to, GARBAGE, box.bytes());
         mine.in_flight.push_back(box);
@@ -276,6 +313,56 @@ extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const
         happens_before(*static_cast<char*>(barrier));
         mine.changed();
     }
+}
+
+extern "C" void standin_tma_store_fence() { multipliers[running->thread].stores_fenced = true; }
+
+extern "C" void standin_tma_store(const void* map, const void* from, const int* at, int rank)
+{
+    for (const auto& some : some_threads)
+        if (!some.second.fenced) fail("the copy engine has not been shown what was written");
+    const Box box = box_of(const_cast<void*>(from), map, at, rank);
+    if (launch.late)
+        multipliers[running->thread].stores.push_back(box);
+    else
+        send(box);
+}
+
+extern "C" void standin_tma_store_commit()
+{
+    Multiplier& mine = multipliers[running->thread];
+    for (const Box& box : mine.stores) mine.committed_stores.push_back(box);
+    mine.stores.clear();
+}
+
+extern "C" void standin_tma_store_wait()
+{
+    Multiplier& mine = multipliers[running->thread];
+    for (const Box& box : mine.committed_stores) send(box);
+    mine.committed_stores.clear();
+}
+
+// What a block leaves behind that was to be read from its shared memory; null if nothing.
+const char* left_behind()
+{
+    for (const Multiplier& one : multipliers)
+        if (!one.committed_stores.empty() || !one.stores.empty())
+            return "a block ended before its boxes were stored";
+    return nullptr;
+}
+
+extern "C" void standin_sync_some(int number, unsigned int threads)
+{
+    SomeThreads& some = some_threads[number];
+    bool& fenced = multipliers[running->thread].stores_fenced;
+    some.coming_fenced = some.coming_fenced && fenced;
+    fenced = false;
+    if (some.meeting.here.size() + 1 == threads) {
+        some.fenced = some.coming_fenced;
+        some.coming_fenced = true;
+    }
+    some.meeting.here.reserve(threads);
+    meet_in_order(some.meeting, threads);
 }
 
 extern "C" void standin_wgmma_fence() { multipliers[running->thread].fenced = true; }

@@ -425,6 +425,7 @@ extern "C" const char* standin_launch(void (*kernel)(void**), unsigned int block
         happens_before(launch.start);
         if (run_block(all, random)) {
             happens_after(launch.end);
+            launch.fault = left_behind();
         } else {
             for (unsigned int i = 0; i < threads; ++i) prepare(all[i]);
             launch.barrier.here.clear();

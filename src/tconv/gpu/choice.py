@@ -55,7 +55,8 @@ class Boxes:
     """How the rows of a matrix product are cut into boxes that Hopper's copy engine can fetch.
 
     A box has some ``images``, and in each a rectangle of ``sizes`` positions; there are
-    ``image_blocks`` times ``counts`` of them.  ``x`` and ``weight`` are what the engine is told.
+    ``image_blocks`` times ``counts`` of them.  ``x``, ``weight`` and ``out`` are what the engine is
+    told; ``out`` has a map for each phase, or none where threads store.
     """
 
     images: int
@@ -64,6 +65,7 @@ class Boxes:
     image_blocks: int
     x: TensorMap
     weight: TensorMap
+    out: tuple[TensorMap, ...]
 
     @property
     def count(self) -> int:
@@ -98,8 +100,8 @@ class Choice:
     specialisation and a number of blocks; what it needs of the first lies in ``workspace_bytes``,
     to which both passes take a pointer after out.
 
-    A kernel whose choice has ``boxes`` takes them too, and a tensor map of x and of the weight.  It
-    is persistent: ``blocks`` counts its tiles, and it is launched with as many blocks as the device
+    A kernel whose choice has ``boxes`` takes them too, and tensor maps of x, weight and out.  It is
+    persistent: ``blocks`` counts its tiles, and it is launched with as many blocks as the device
     has multiprocessors, if there are so many tiles.
 
     ``refusals`` say why families that are preferred were not chosen.

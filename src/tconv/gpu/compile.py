@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -76,9 +77,9 @@ class CudaDevice:
         first = memory.data + offset
         return self._cupy.ndarray(array.shape, array.dtype, memptr=first, strides=array.strides)
 
-    def tensor_map(self, tensor_map: TensorMap, address: int) -> Any:
-        """Return the tensor map of an array, as a kernel takes it."""
-        return encode(tensor_map, address)
+    def tensor_maps(self, tensor_maps: Sequence[TensorMap], address: int) -> Any:
+        """Return tensor maps of one array, as a kernel takes them."""
+        return encode(tensor_maps, address)
 
     def kernel(self, specialisation: Specialisation) -> Kernel:
         """Return a kernel; each is compiled and loaded once."""

@@ -8,7 +8,7 @@ A call like one before finds its choice and its parameters at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol
@@ -18,8 +18,8 @@ import numpy as np
 from .. import _check, _memory
 from .._geometry import Geometry
 from .call import TYPES, Call, Operation, Strides, contiguous
-from .choice import Choice, Specialisation, Tile
-from .params import boxes, params
+from .choice import Boxes, Choice, Specialisation, Tile
+from .params import boxes_params, params
 from .select import select
 from .tensor_map import TensorMap
 
@@ -63,8 +63,8 @@ class Device(Protocol):
     def placed(self, array: Any, memory: Any, offset: int) -> Any:
         """Return an array like another whose first element lies at this byte of the memory."""
 
-    def tensor_map(self, tensor_map: TensorMap, address: int) -> Any:
-        """Return the tensor map of an array, as a kernel takes it."""
+    def tensor_maps(self, tensor_maps: Sequence[TensorMap], address: int) -> Any:
+        """Return tensor maps of one array, as a kernel takes them."""
 
     def kernel(self, specialisation: Specialisation) -> Kernel:
         """Return a kernel; each is compiled and loaded once."""
@@ -278,7 +278,7 @@ def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) ->
     )
     structs = [params(choice, call)]
     if choice.boxes is not None:
-        structs.append(boxes(choice.boxes, choice, call))
+        structs.append(boxes_params(choice.boxes, choice, call))
     return Prepared(choice, tuple(structs), x, weight, itemsize, out)
 
 
@@ -293,11 +293,9 @@ def launch(
     if choice.workspace_bytes:
         allocate = workspace or (lambda size: device.empty((size,), np.uint8))
         arguments = (*arguments, allocate(choice.workspace_bytes))
-    boxes, (x, weight, *_) = choice.boxes, arguments
-    arguments = (*arguments, *plan.params)
-    if boxes is not None:
-        maps = ((boxes.x, x), (boxes.weight, weight))
-        arguments += tuple(device.tensor_map(one, device.address(array)) for one, array in maps)
+    boxes = choice.boxes
+    maps = () if boxes is None else _maps(boxes, arguments, device)
+    arguments = (*arguments, *plan.params, *maps)
     for specialisation, blocks in choice.passes:
         if boxes is not None:
             blocks = min(blocks, device.multiprocessors)
@@ -308,6 +306,14 @@ def launch(
                 arguments,
                 shared_mem=specialisation.shared_bytes,
             )
+
+
+def _maps(boxes: Boxes, arguments: tuple[Any, ...], device: Device) -> tuple[Any, ...]:
+    """Return the tensor maps of x, weight and out, the first for the last if there are none."""
+    x, weight, out = (device.address(arguments[i]) for i in (0, 1, 3))
+    loads = device.tensor_maps((boxes.x,), x)
+    stores = device.tensor_maps(boxes.out, out) if boxes.out else loads
+    return loads, device.tensor_maps((boxes.weight,), weight), stores
 
 
 _NULL = np.uint64(0)

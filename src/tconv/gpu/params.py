@@ -197,7 +197,7 @@ def boxes_layout(axes: int, index_bits: int) -> np.dtype[Any]:
     )
 
 
-def boxes(boxes: Boxes, choice: Choice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
+def boxes_params(boxes: Boxes, choice: Choice, call: Call) -> np.ndarray[Any, np.dtype[Any]]:
     """Return that struct, as an array of size 1."""
     bits = choice.specialisation.index_bits
     struct = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,27 +23,34 @@ ELEMENTS = {"float16": 6, "bfloat16": 9}
 class TensorMap:
     """An array and the box that is copied at once; the axis that is nearest in memory comes first.
 
-    ``strides`` are in bytes and leave out the first axis, whose elements are neighbours.
+    ``strides`` are in bytes and leave out the first axis, whose elements are neighbours; ``offset``
+    is where the first element lies, in bytes from that of the whole array.
     """
 
     dtype: str
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     box: tuple[int, ...]
+    offset: int = 0
 
 
-def encode(tensor_map: TensorMap, address: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return the tensor map of an array at an address, as 128 bytes that go to a kernel by value.
+def encode(tensor_maps: Sequence[TensorMap], address: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return tensor maps of an array at an address, 128 bytes each, to go to a kernel by value."""
+    size = BYTES * len(tensor_maps)
+    encoded = _aligned(size, 64)
+    for number, tensor_map in enumerate(tensor_maps):
+        _encode(tensor_map, address, encoded[number * BYTES :])
+    return encoded.view(f"V{size}")
 
-    Tiles have the swizzle of 128 bytes, and what lies outside the array is zero.
-    """
+
+def _encode(tensor_map: TensorMap, address: int, to: np.ndarray[Any, np.dtype[Any]]) -> None:
+    """Let the driver encode one: with the swizzle of 128 bytes, and zeros outside the array."""
     rank = len(tensor_map.sizes)
-    encoded = _aligned(BYTES, 64)
     status = _encode_tiled()(
-        ctypes.c_void_p(encoded.ctypes.data),
+        ctypes.c_void_p(to.ctypes.data),
         ctypes.c_int(ELEMENTS[tensor_map.dtype]),
         ctypes.c_uint32(rank),
-        ctypes.c_void_p(address),
+        ctypes.c_void_p(address + tensor_map.offset),
         (ctypes.c_uint64 * rank)(*tensor_map.sizes),
         (ctypes.c_uint64 * (rank - 1))(*tensor_map.strides),
         (ctypes.c_uint32 * rank)(*tensor_map.box),
@@ -54,7 +62,6 @@ def encode(tensor_map: TensorMap, address: int) -> np.ndarray[Any, np.dtype[Any]
     )
     if status:
         raise RuntimeError(f"cuTensorMapEncodeTiled refuses {tensor_map}: error {status}")
-    return encoded.view(f"V{BYTES}")
 
 
 @cache

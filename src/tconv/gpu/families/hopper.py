@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from math import prod
 
 from ..call import Call
@@ -15,12 +15,15 @@ from ..tensor_map import TensorMap
 SWITCH = "TCONV_HOPPER"
 """Environment variable that lets the family be chosen; it is not before it has run on a GPU."""
 
-ROWS, DEPTH = 128, 64
+ROWS, DEPTH, SLICE = 128, 64, 64
 TILES = tuple(Tile(ROWS, columns, DEPTH, 2, columns // 4) for columns in (256, 128, 64))
 """Of a block; its 256 consumers share that."""
 
-STAGES = {256: 4, 128: 6, 64: 8}
-"""Of the ring, by the columns of a tile: always 192 KB of the 227 KB that a block may have."""
+STAGES = {256: 3, 128: 6, 64: 8}
+"""Of the ring, by the columns of a tile: with the outputs, what fits 227 KB."""
+
+MOST_PHASES = 16
+"""As many tensor maps of the result go to a kernel by value."""
 
 THREADS = 384
 VECTOR = 8
@@ -67,7 +70,8 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("STAGES", STAGES[tile.columns]),
             ("X_VECTOR", VECTOR),
             ("WEIGHT_VECTOR", VECTOR),
-            ("OUT_VECTOR", 2 if _out_has_pairs(call) else 1),
+            ("OUT_VECTOR", VECTOR if boxes.out else 2 if _out_has_pairs(call) else 1),
+            ("OUT_MAPS", len(boxes.out)),
         ),
         shared_bytes=_shared_bytes(tile),
     )
@@ -90,7 +94,8 @@ def _cost(call: Call, tile: Tile) -> float:
 
 def _shared_bytes(tile: Tile) -> int:
     """Return the size of the kernel's ``Shared``; the kernel asserts it."""
-    return STAGES[tile.columns] * (ROWS + tile.columns) * DEPTH * 2 + 1024
+    stage, out = (ROWS + tile.columns) * DEPTH, ROWS * tile.columns
+    return (STAGES[tile.columns] * stage + out) * 2 + 1024
 
 
 def _boxes(call: Call) -> Boxes | str:
@@ -102,12 +107,9 @@ def _boxes(call: Call) -> Boxes | str:
     x_sizes = (g.in_channels, *reversed(g.in_size), g.batch)
     x_strides = _engine_strides(x_sizes, (strides.x[1], *reversed(strides.x[2:]), strides.x[0]))
     if x_strides is None:
-        return (
-            "x must be channels-last, with strides that are multiples of 16 bytes and of one "
-            "another"
-        )
+        return "x must be channels-last, with strides that are multiples of 16 bytes"
     step = _tap_stride(g.kernel_size, strides.weight[2:])
-    c = strides.weight[0] or VECTOR * -(-call.out_channels // VECTOR)  # one channel has no stride
+    c = strides.weight[0] if g.in_channels > 1 else VECTOR * -(-call.out_channels // VECTOR)
     weight_sizes = (call.out_channels, call.channels, g.groups, prod(g.kernel_size))
     weight_strides = (
         None
@@ -125,8 +127,39 @@ def _boxes(call: Call) -> Boxes | str:
         tuple(-(-q // size) for q, size in zip(q_sizes, sizes, strict=True)),
         -(-g.batch // images),
         TensorMap(call.dtype, x_sizes, x_strides, (DEPTH, *reversed(sizes), images)),
-        TensorMap(call.dtype, weight_sizes, weight_strides, (64, DEPTH, 1, 1)),
+        TensorMap(call.dtype, weight_sizes, weight_strides, (SLICE, DEPTH, 1, 1)),
+        _out_maps(call, sizes, images),
     )
+
+
+def _out_maps(call: Call, sizes: tuple[int, ...], images: int) -> tuple[TensorMap, ...]:
+    """Return the view that each phase is of the result; none if the copy engine cannot store it."""
+    g, (n_stride, m_stride, *steps) = call.geometry, call.strides.out
+    # The engine knows five axes.  Groups are one, so that a box is clipped where its group ends.
+    grouped = g.ndim < 3
+    if call.phases > MOST_PHASES or (g.groups > 1 and not grouped):
+        return ()
+    maps = []
+    for number in product(*(range(axis.phases) for axis in call.axes)):
+        # An axis with a stride of its own has all phases, from r = 0 on; else they begin at 0.
+        first = [
+            (r - axis.r_begin) % stride if axis.phases == stride else r
+            for r, axis, stride in zip(number, call.axes, g.stride, strict=True)
+        ]
+        counts = [
+            -(-(o - f) // stride) for o, f, stride in zip(g.out_size, first, g.stride, strict=True)
+        ]
+        spread = [stride * step for stride, step in zip(g.stride, steps, strict=True)]
+        group = (g.groups,) * grouped
+        view = (call.out_channels, *group, *reversed(counts), g.batch)
+        apart = (call.out_channels,) * grouped
+        engine = _engine_strides(view, (m_stride, *apart, *reversed(spread), n_stride))
+        offset = 2 * sum(f * step for f, step in zip(first, steps, strict=True))
+        if engine is None or offset % 16:
+            return ()
+        box = (SLICE, *(1,) * grouped, *reversed(sizes), images)
+        maps.append(TensorMap(call.dtype, view, engine, box, offset))
+    return tuple(maps)
 
 
 @lru_cache(maxsize=4096)
@@ -179,18 +212,11 @@ def _engine_strides(sizes: tuple[int, ...], strides: tuple[int, ...]) -> tuple[i
     """
     if sizes[0] > 1 and strides[0] != 1:
         return None
-    given: list[int] = []
-    span = sizes[0]
-    for size, stride in zip(sizes[1:], strides[1:], strict=True):
-        if size == 1:  # no stride that matters
-            stride = VECTOR * -(-span // VECTOR)
-        if stride < span or stride % VECTOR or (given and stride % given[-1]):
-            return None
-        given.append(stride)
-        span = stride * size
-    if max(sizes) > LARGEST_SIZE or 2 * given[-1] >= LARGEST_STRIDE:
+    # An axis of one element has no stride that matters.
+    given = [VECTOR if n == 1 else s for n, s in zip(sizes[1:], strides[1:], strict=True)]
+    if any(stride <= 0 or stride % VECTOR or 2 * stride >= LARGEST_STRIDE for stride in given):
         return None
-    return tuple(2 * stride for stride in given)
+    return tuple(2 * stride for stride in given) if max(sizes) <= LARGEST_SIZE else None
 
 
 def _out_has_pairs(call: Call) -> bool:
