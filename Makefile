@@ -10,8 +10,9 @@ READY  := $(VENV)/ready
 demo: $(READY)  ## segment photographs with two decoders and write demo.png
 	$(BIN)/python -m tconv demo
 
+QUICK := not slow and not torch and not onnx and not nvrtc and not gpu
 test: $(READY)  ## everything that needs neither PyTorch, CuPy nor minutes
-	$(BIN)/python -m pytest -m "not slow and not torch and not onnx and not nvrtc and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "$(QUICK)"
 
 lint: $(READY)  ## style and types
 	$(BIN)/python -m pip install --quiet "mypy>=1.11" "ruff>=0.9"

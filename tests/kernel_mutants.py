@@ -31,7 +31,6 @@ class Fault(Mutant):
     build: str = "tsan"
     late: bool = False
     seen: str = "ThreadSanitizer: data race"
-    slow: bool = False
 
 
 OUTSIDE = "AddressSanitizer: heap-"  # what lies outside may be nobody's yet, or nobody's any more
@@ -680,7 +679,6 @@ FAULTS = [
         "    __syncthreads();\n\n    // The producer needs",
         "\n    // The producer needs",
         HALVES,
-        slow=True,
         seen="RuntimeError: a barrier that nobody has initialised",
     ),
     Fault(
@@ -691,7 +689,6 @@ FAULTS = [
         "",
         HALVES,
         build="asan",
-        slow=True,
         seen="RuntimeError: the copy engine has not been shown a barrier",
     ),
     Fault(
@@ -711,7 +708,6 @@ FAULTS = [
         HALVES,
         build="asan",
         late=True,
-        slow=True,
         seen=WRONG,
     ),
     Fault(
@@ -721,7 +717,6 @@ FAULTS = [
         "            mbarrier_wait(shared.empty[ring.stage], ring.parity ^ 1);\n",
         "",
         HALVES,
-        slow=True,
     ),
     Fault(
         "a stage is given back before its products are made",
@@ -732,7 +727,6 @@ FAULTS = [
         "            if (threadIdx.x % 32 == 0) mbarrier_arrive(shared.empty[ring.stage]);\n"
         "            multiply(shared.stage[ring.stage], group, sum);\n",
         HALVES,
-        slow=True,
     ),
     Fault(
         "missing wait for the products",
@@ -753,7 +747,6 @@ FAULTS = [
         "",
         HALVES,
         build="asan",
-        slow=True,
         seen="RuntimeError: products without a fence before them",
     ),
     Fault(
@@ -764,7 +757,6 @@ FAULTS = [
         "mbarrier_arrive(shared.full[ring.stage]);",
         HALVES,
         build="asan",
-        slow=True,
         seen="RuntimeError: some threads of a block never came to a barrier of the others",
     ),
     Fault(
@@ -775,7 +767,6 @@ FAULTS = [
         "ROWS * sizeof(shared.stage[0].x[0])",
         HALVES,
         build="asan",
-        slow=True,
         seen="RuntimeError: some threads of a block never came to a barrier of the others",
     ),
     Fault(
@@ -786,7 +777,6 @@ FAULTS = [
         "",
         HALVES,
         build="asan",
-        slow=True,
         seen="RuntimeError: some threads of a block never came to a barrier of the others",
     ),
     Fault(
@@ -797,7 +787,6 @@ FAULTS = [
         "",
         HALVES,
         build="asan",
-        slow=True,
         seen="RuntimeError: the copy engine has not been shown what was written",
     ),
     Fault(
@@ -809,7 +798,6 @@ FAULTS = [
         HALVES,
         build="asan",
         late=True,
-        slow=True,
         seen=WRONG,
     ),
     Fault(
@@ -821,7 +809,6 @@ FAULTS = [
         HALVES,
         build="asan",
         late=True,
-        slow=True,
         seen="RuntimeError: a block ended before its boxes were stored",
     ),
     Fault(
@@ -831,7 +818,6 @@ FAULTS = [
         "            tma_store_fence();\n            sync_some<1, CONSUMERS>();\n",
         "            tma_store_fence();\n",
         HALVES,
-        slow=True,
     ),
     Fault(
         "outputs written before the last tile has left",
@@ -840,7 +826,6 @@ FAULTS = [
         "        if (OUT_MAPS) sync_some<1, CONSUMERS>();\n",
         "",
         HALVES,
-        slow=True,
     ),
     Fault(
         "depthwise: missing barrier after the weights",

@@ -91,13 +91,8 @@ def test_the_sanitizers_find_nothing_in_small_groups_of_many_geometries(build):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-FAULTS = [
-    pytest.param(fault, id=str(fault), marks=[pytest.mark.slow] if fault.slow else [])
-    for fault in kernel_mutants.FAULTS
-]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", kernel_mutants.FAULTS, ids=str)
 def test_planted_faults_are_noticed(fault):
     arguments = (fault.kernel, "0", "--axes", "1", "--dtypes", fault.dtypes[0], *plant(fault))
     done = check(*arguments, build=fault.build, late=fault.late)
