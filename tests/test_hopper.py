@@ -417,9 +417,14 @@ class Driver:
 def driver(monkeypatch):
     driver = Driver()
     monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
-    tensor_map._encode_tiled.cache_clear()
+    forget()
     yield driver
+    forget()
+
+
+def forget():
     tensor_map._encode_tiled.cache_clear()
+    tensor_map.encode.cache_clear()
 
 
 def test_the_driver_is_told_what_a_tensor_map_says(driver):
@@ -436,6 +441,17 @@ def test_the_driver_is_told_what_a_tensor_map_says(driver):
     assert driver.told["dtype"] == 6
     assert driver.told["sizes"] == [256, 512, 1, 16]
     assert driver.told["box"] == [64, 64, 1, 1]
+
+
+def test_the_driver_is_told_once_of_an_array_at_an_address(driver):
+    maps = select(vae(), kernel="hopper").boxes.out
+    first = tensor_map.encode(maps, 0x7000)
+    driver.told = None
+    again = tensor_map.encode(select(vae(), kernel="hopper").boxes.out, 0x7000)
+    assert driver.told is None
+    assert again.tobytes() == first.tobytes()
+    tensor_map.encode(maps, 0x9000)
+    assert driver.told["address"] == 0x9000 + maps[-1].offset
 
 
 def test_a_refusal_of_the_driver_is_an_error(driver):

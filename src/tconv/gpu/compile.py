@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -77,7 +76,7 @@ class CudaDevice:
         first = memory.data + offset
         return self._cupy.ndarray(array.shape, array.dtype, memptr=first, strides=array.strides)
 
-    def tensor_maps(self, tensor_maps: Sequence[TensorMap], address: int) -> Any:
+    def tensor_maps(self, tensor_maps: tuple[TensorMap, ...], address: int) -> Any:
         """Return tensor maps of one array, as a kernel takes them."""
         return encode(tensor_maps, address)
 

@@ -8,7 +8,7 @@ A call like one before finds its choice and its parameters at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol
@@ -63,7 +63,7 @@ class Device(Protocol):
     def placed(self, array: Any, memory: Any, offset: int) -> Any:
         """Return an array like another whose first element lies at this byte of the memory."""
 
-    def tensor_maps(self, tensor_maps: Sequence[TensorMap], address: int) -> Any:
+    def tensor_maps(self, tensor_maps: tuple[TensorMap, ...], address: int) -> Any:
         """Return tensor maps of one array, as a kernel takes them."""
 
     def kernel(self, specialisation: Specialisation) -> Kernel:

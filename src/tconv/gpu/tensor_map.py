@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,9 @@ class TensorMap:
     offset: int = 0
 
 
-def encode(tensor_maps: Sequence[TensorMap], address: int) -> np.ndarray[Any, np.dtype[Any]]:
+# Four take Python some 40 us to make; pools of memory give the same addresses again and again.
+@lru_cache(maxsize=1024)
+def encode(tensor_maps: tuple[TensorMap, ...], address: int) -> np.ndarray[Any, np.dtype[Any]]:
     """Return tensor maps of an array at an address, 128 bytes each, to go to a kernel by value."""
     size = BYTES * len(tensor_maps)
     encoded = _aligned(size, 64)
