@@ -46,8 +46,8 @@ struct Stage {
     Tile<COLUMNS> weight;
 };
 
-// The sums on their way out.  Padded so that few of the 8 x 4 lanes that write meet in a bank, and
-// few of those that read along what is near in the result's memory.
+// The sums on their way out.  Padded so that no lanes that write together meet in a bank, and few of
+// those that read along what is near in the result's memory.
 struct Sums {
     static constexpr int LENGTH = OUT_CHANNELS_LAST ? COLUMNS + 8 : ROWS + 4;
     alignas(16) float sum[OUT_CHANNELS_LAST ? ROWS : COLUMNS][LENGTH];
@@ -183,10 +183,13 @@ struct Operand {
             const Index present = there >> load & 1 ? C - c : 0;
             if constexpr (COPIED) {
                 Element* const to = reinterpret_cast<Element*>(tile.at(line(load), number()));
+                // Each line begins with another part, so no two copies at once lie in one bank.
 #pragma unroll
-                for (int e = 0; e < CHUNK; e += VECTOR)
+                for (int part = 0; part < CHUNK; part += VECTOR) {
+                    const int e = (part + line(load) * VECTOR) % CHUNK;
                     copy_async<VECTOR * sizeof(Element)>(
                         to + e, source + e, e < present ? VECTOR * sizeof(Element) : 0);
+                }
             } else {
                 struct alignas(VECTOR * sizeof(Element)) Vector {
                     Element element[VECTOR];
@@ -336,6 +339,29 @@ __device__ __forceinline__ void multiply_promoted(
 }
 
 // --- the pixel shuffle ----------------------------------------------------------------------------
+
+struct alignas(8) Pair {
+    float first, second;
+};
+
+// A lane has two sums of a row, and two of the row that lies 8 below.
+__device__ __forceinline__ void put(const Fragment (&sum)[ROW_FRAGMENTS][COLUMN_FRAGMENTS], int row,
+                                    int column, Sums& sums)
+{
+    row += threadIdx.x % 32 / 4;
+    column += threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < ROW_FRAGMENTS * 2; ++i)
+#pragma unroll
+        for (int j = 0; j < COLUMN_FRAGMENTS; ++j) {
+            const Pair two = {sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]};
+            float& at = sums.at(row + 8 * i, column + 8 * j);
+            if constexpr (OUT_CHANNELS_LAST)
+                reinterpret_cast<Pair&>(at) = two;
+            else
+                at = two.first, sums.at(row + 8 * i, column + 8 * j + 1) = two.second;
+        }
+}
 
 // The outputs of one block.
 struct Outputs {
@@ -491,15 +517,7 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
 
     // Each sum goes to the output of its q and its phase.
     __syncthreads();
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < ROW_FRAGMENTS; ++i)
-#pragma unroll
-        for (int j = 0; j < COLUMN_FRAGMENTS; ++j)
-#pragma unroll
-            for (int e = 0; e < 4; ++e)
-                shared.sums.at(my_row + 16 * i + 8 * (e / 2) + lane / 4,
-                               my_column + 8 * j + 2 * (lane % 4) + e % 2) = sum[i][j][e];
+    put(sum, my_row, my_column, shared.sums);
     __syncthreads();
     const Outputs outputs = {shared, x, weight, bias, out, p, group};
     if constexpr (OUT_CHANNELS_LAST)

@@ -914,8 +914,8 @@ FAULTS = [
         "missing barrier before the sums take the ring's place",
         "mma",
         "mma.cu",
-        "    __syncthreads();\n    const int lane = threadIdx.x % 32;",
-        "    const int lane = threadIdx.x % 32;",
+        "    __syncthreads();\n    put(sum, my_row, my_column, shared.sums);",
+        "    put(sum, my_row, my_column, shared.sums);",
     ),
     Fault(
         "out-of-bounds read beyond the last channel",

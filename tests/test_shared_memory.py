@@ -8,11 +8,12 @@ copies to and reads from.
 import numpy as np
 import pytest
 
+import layouts
 import standin
 from standin import Standin
 from tconv._geometry import Geometry
 from tconv.gpu.call import TYPES, Call, Strides, contiguous
-from tconv.gpu.families import gemm, mma
+from tconv.gpu.families import gemm, hopper, mma
 from tconv.gpu.source import read
 
 BANKS, WORD = 32, 4
@@ -131,64 +132,112 @@ struct Access {
 };
 Access* lists[THREADS];
 
-void witness(const void* at)
+void witness(const void* at, int bytes)
 {
     const auto* shared = static_cast<const char*>(dynamic_shared());
-    *lists[threadIdx.x]++ = {static_cast<const char*>(at) - shared, 16};
+    *lists[threadIdx.x]++ = {static_cast<const char*>(at) - shared, bytes};
 }
 
 template <typename Operand, typename Tile>
 void copies(Tile& tile)
 {
-    for (int load = 0; load < Operand::LOADS; ++load)
-        witness(tile.at(Operand::line(load), Operand::number()));
+    if (Operand::COPIED)
+        Operand{}.begin(tile, 0);
+    else
+        for (int load = 0; load < Operand::LOADS; ++load)
+            witness(tile.at(Operand::line(load), Operand::number()), sizeof(Chunk));
 }
 
-// In the place of the kernel: each thread writes down where it puts chunks and what it multiplies.
+// In the place of the kernel: each thread writes down where it puts chunks, what it multiplies, and
+// where it puts the sums.
 extern "C" __global__ void mma(Access (*all)[ACCESSES])
 {
-    Stage& stage = static_cast<Shared*>(dynamic_shared())->stage[0];
+    Shared& shared = *static_cast<Shared*>(dynamic_shared());
+    Stage& stage = shared.stage[0];
     lists[threadIdx.x] = all[threadIdx.x];
     copies<Operand<Row, ROWS, X_VECTOR>>(stage.x);
     copies<Operand<Column, COLUMNS, WEIGHT_VECTOR>>(stage.weight);
     Fragment sum[ROW_FRAGMENTS][COLUMN_FRAGMENTS] = {};
     const int warp = threadIdx.x / 32;
-    multiply(stage, warp / COLUMN_WARPS * WARP_ROWS, warp % COLUMN_WARPS * WARP_COLUMNS, sum);
+    const int row = warp / COLUMN_WARPS * WARP_ROWS, column = warp % COLUMN_WARPS * WARP_COLUMNS;
+    if constexpr (MMA == Mma::TF32)
+        multiply_promoted(stage, row, column, sum);
+    else
+        multiply(stage, row, column, sum);
+    put(sum, row, column, shared.sums);
     lists[threadIdx.x]->bytes = 0;
 }
 """
+WITNESSED = {
+    "primitives.cuh": {
+        "standin_load_matrices(to, mine, COUNT, transposed);": "witness(row, 16);",
+        "standin_copy_async(to, from, BYTES, present);": "witness(to, BYTES);",
+    },
+    "mma.cu": {
+        "float& at(int row, int column)\n    {":
+            "witness(OUT_CHANNELS_LAST ? &sum[row][column] : &sum[column][row], "
+            "OUT_CHANNELS_LAST ? 8 : 4);",
+    },
+}  # fmt: skip
+"""By file: a line, and the call that follows it."""
 
 
-def mma_specialisations():
+def mma_texts():
+    """Return the sources of a kernel whose accesses of shared memory are written down."""
+    texts = {
+        "primitives.cuh": (standin.HERE / "primitives.cuh").read_text(),
+        "mma.cu": read("mma.cu").partition('extern "C"')[0],
+    }
+    for name, calls in WITNESSED.items():
+        for line, call in calls.items():
+            assert texts[name].count(line) == 1
+            texts[name] = texts[name].replace(line, f"{line} {call}")
+    texts["primitives.cuh"] = f"void witness(const void*, int);\n{texts['primitives.cuh']}"
+    texts["mma.cu"] += MMA_WITNESS.replace("[ACCESSES]", f"[{ACCESSES}]")
+    return texts
+
+
+def channels_nearest(shape):
+    """Return the strides of a weight whose input channels are nearest."""
+    c, m, *kernel_size = shape
+    others = contiguous((m, *kernel_size, c))
+    return (1, *others[:-1])
+
+
+MMA_KINDS = [
+    ("float16", None, 64, 80),
+    ("float16", None, 60, 80),  # copies of 8 bytes
+    ("float16", None, 62, 80),  # copies of 4 bytes
+    ("float32", "tf32", 62, 80),
+    ("float16", None, 64, 75),
+]
+
+
+def mma_specialisations(dtype, precision, channels, capability):
     """Yield what the mma kernel is compiled for, with tiles of whole warps of lines."""
     geometry = Geometry(
-        batch=1, groups=1, in_channels=64, out_channels=128, in_size=(32,), kernel_size=(2,),
+        batch=1, groups=1, in_channels=channels, out_channels=128, in_size=(32,), kernel_size=(2,),
         stride=(2,), dilation=(1,), pad_begin=(0,), out_size=(64,),
     )  # fmt: skip
-    for order in (contiguous, channels_last):
+    for order, weight_order in [(contiguous, contiguous), (channels_last, channels_nearest)]:
         strides = Strides(
-            x=order(geometry.x_shape), weight=contiguous(geometry.weight_shape),
+            x=order(geometry.x_shape), weight=weight_order(geometry.weight_shape),
             bias=0, out=order(geometry.out_shape),
         )  # fmt: skip
-        for tile in mma.TILES[2]:
+        call = Call(geometry, dtype, strides, precision=precision, capability=capability)
+        for tile in mma.TILES[TYPES[dtype].element_bytes]:
             if tile.columns >= 32:
-                yield mma.choose(Call(geometry, "float16", strides), tile=tile).specialisation
+                yield mma.choose(call, tile=tile).specialisation
 
 
-def test_no_two_lanes_want_one_bank_where_tensor_cores_are_fed():
+def test_no_two_lanes_want_one_bank_where_tensor_cores_are_fed_and_their_sums_put():
     if standin.compiler() is None:
         pytest.skip(standin.INSTALL)
-    twin = (standin.HERE / "primitives.cuh").read_text()
-    looked_at = "    standin_load_matrices(to, mine, COUNT, transposed);\n"
-    assert looked_at in twin
-    texts = {
-        "mma.cu": read("mma.cu").partition('extern "C"')[0]
-        + MMA_WITNESS.replace("[ACCESSES]", f"[{ACCESSES}]"),
-        "primitives.cuh": "void witness(const void* at);\n"
-        + twin.replace(looked_at, looked_at + "    witness(row);\n"),
-    }
-    device = Standin(texts=texts)
-    for specialisation in mma_specialisations():
+    device = Standin(texts=mma_texts())
+    chosen = list(dict.fromkeys(s for kind in MMA_KINDS for s in mma_specialisations(*kind)))
+    assert {s["X_VECTOR"] for s in chosen} == {s["WEIGHT_VECTOR"] for s in chosen} == {1, 2, 4, 8}
+    device.prepare(chosen)
+    for specialisation in chosen:
         lists = np.zeros((specialisation.threads, ACCESSES, 2), np.int64)
         device.kernel(specialisation)(
             (1,), (specialisation.threads,), (lists,), shared_mem=specialisation.shared_bytes
@@ -197,3 +246,33 @@ def test_no_two_lanes_want_one_bank_where_tensor_cores_are_fed():
         assert used.shape[1] > 8
         for warp in used.reshape(-1, 32, *used.shape[1:]):
             assert conflicts(warp) == 0, specialisation
+
+
+STORE = "*reinterpret_cast<Pair*>(place(column)) = mine;"
+
+
+def numbers_put(value, tile):
+    """Return what the hopper kernel gives if it puts a number of each store in the sums' place."""
+    put = f"for (int e = 0; e < 2; ++e) finish({value}, 0.0f, mine.element[e]);"
+    text = read("hopper.cu")
+    assert text.count(STORE) == 1
+    text = text.replace(STORE, f"{{ {put} {STORE} }}")
+    device = Standin(capability=90, texts={"hopper.cu": text})
+    x, weight = np.ones((1, 8, hopper.ROWS), "f2"), np.ones((8, tile.columns, 1), "f2")
+    y = device.verbs("hopper", tile)(layouts.channels_last(x, 1), layouts.packed(weight))
+    assert device.launched[0]["OUT_MAPS"]
+    return y.astype(int).ravel()
+
+
+@pytest.mark.parametrize("tile", hopper.TILES, ids=str)
+def test_no_two_lanes_put_sums_into_one_bank_where_the_copy_engine_takes_them(tile):
+    if standin.compiler() is None:
+        pytest.skip(standin.INSTALL)
+    bank = numbers_put("shared_address(place(column)) / 4 % 32", tile)
+    thread = numbers_put("threadIdx.x", tile)
+    store = numbers_put("2 * pair + half", tile)
+    stores = np.unique(np.stack([thread // 32, store, thread, bank]), axis=1).T
+    assert len(stores) == hopper.ROWS * tile.columns / 2
+    for of_warp in stores.reshape(-1, 32, 4):  # sorted by warp and store
+        assert len(np.unique(of_warp[:, :2], axis=0)) == 1
+        assert len(np.unique(of_warp[:, 3])) == BANKS
