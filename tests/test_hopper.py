@@ -480,6 +480,23 @@ def test_it_compiles_for_hopper_without_a_spill_or_a_warning(case, tile, dtype, 
     assert "warning" not in log
 
 
+@pytest.mark.slow
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("out", [None, "channels first"])
+@pytest.mark.parametrize("tile", hopper.TILES, ids=str)
+def test_wide_offsets_do_not_spill(tile, out):
+    from tconv.gpu import compile
+
+    far = 2**32
+    _, *rest = contiguous((8, 256, 64, 64)) if out else last((8, 256, 64, 64))
+    call = vae(x=(far, 1, 512 * 32, 512), out=(far, *rest))
+    specialisation = select(call, kernel="hopper", tile=tile).specialisation
+    assert specialisation.index_bits == 64
+    _, log = compile.compiled(source(specialisation), "sm_90a", "--ptxas-options=-v")
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
+    assert "warning" not in log
+
+
 @pytest.mark.nvrtc
 def test_it_gets_the_shared_memory_that_it_asks_for(monkeypatch, tmp_path):
     cupy = pytest.importorskip("cupy")

@@ -17,8 +17,12 @@ from cases import WIDE
 from cuda_device import Cuda
 from standin import Recorder, Standin
 from standin.check import nearest
+from tconv._geometry import Geometry
+from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.choice import WarpTile
 from tconv.gpu.families.mma import TILES
+from tconv.gpu.select import select
+from tconv.gpu.source import source
 
 HALVES = cases.FLOATS[:2]
 SINGLE = np.dtype("f4")
@@ -279,3 +283,69 @@ def test_the_order_in_which_warps_and_copies_arrive_changes_no_bit(kind, rng):
             for late in (False, True)
         }
         assert len(results) == 1
+
+
+# --- what fits ------------------------------------------------------------------------------------
+
+SHARED_KILOBYTES = {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+"""What a block may have, from the CUDA guide's table, by compute capability."""
+FAR = 2**32
+
+
+def last(shape):
+    """Return strides of an array whose channels are nearest."""
+    n, *axes, c = contiguous((shape[0], *shape[2:], shape[1]))
+    return n, c, *axes
+
+
+def a_call(capability, kind, *, ndim=3, order=contiguous, far=False):
+    """Return a call with weights as a function has them; with ``far`` offsets have 64 bits."""
+    dtype, precision = kind
+    g = Geometry(
+        batch=2, groups=1, in_channels=64, out_channels=128, in_size=(9,) * ndim,
+        kernel_size=(4,) * ndim, stride=(2,) * ndim, dilation=(1,) * ndim, pad_begin=(1,) * ndim,
+        out_size=(18,) * ndim,
+    )  # fmt: skip
+    n, *rest = order(g.x_shape)
+    strides = Strides((FAR if far else n, *rest), contiguous(g.weight_shape), 1, order(g.out_shape))
+    return Call(g, dtype.name, strides, None, precision, capability)
+
+
+def kinds_of(capability):
+    """Return the kinds that this compute capability multiplies."""
+    return KINDS if capability >= 80 else KINDS[:1]
+
+
+@pytest.mark.parametrize("capability", SHARED_KILOBYTES)
+def test_as_many_stages_as_fit_lie_in_the_shared_memory_of_every_target(capability):
+    room = SHARED_KILOBYTES[capability] << 10
+    for kind in kinds_of(capability):
+        for order in (contiguous, last):
+            for far in (False, True):
+                call = a_call(capability, kind, order=order, far=far)
+                narrow = {tile for tile in TILES[kind[0].itemsize] if tile.columns < 128}
+                for tile in (None, *narrow):
+                    s = select(call, kernel="mma", tile=tile).specialisation
+                    stage = (s["ROWS"] + s["COLUMNS"]) * 128
+                    assert s["STAGES"] >= 2
+                    assert s.shared_bytes <= room
+                    most = 4 if capability >= 80 else 2
+                    assert s["STAGES"] == most or s.shared_bytes + stage > room
+
+
+@pytest.mark.slow
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("capability", SHARED_KILOBYTES)
+def test_nothing_spills_with_wide_offsets_and_gathered_operands(capability):
+    from tconv.gpu import compile
+
+    calls = [a_call(capability, kind, far=True) for kind in kinds_of(capability)]
+    calls += [a_call(capability, kind, order=last, far=True) for kind in kinds_of(capability)[2:3]]
+    for call in calls:
+        s = select(call, kernel="mma").specialisation
+        assert (s.index_bits, s["WEIGHT_VECTOR"]) == (64, 1)
+        _, log = compile.compiled(
+            source(s), compile.architecture(capability), "--ptxas-options=-v"
+        )
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
+        assert "warning" not in log

@@ -142,8 +142,42 @@ def test_a_kernel_without_a_loop_is_its_own_main_loop():
         EXIT
     """)
     assert sass.main_loop(straight) is None
+    assert sass.round_share(straight) == sass.Share(3, 1, 1)
     assert sass.main_share(straight) == sass.Share(3, 1, 1)
     assert sass.step_share(straight, 16) == sass.Share(3, 1, 1)
+
+
+def test_the_shortest_round_multiplies_and_moves_everything_and_skips_the_rest():
+    looking = program(f"""
+        IADD3 R6,R6,0x1,RZ
+        BRA P0,{address(3)}
+        LDGSTS.E.BYPASS.LTC128B.128 [R4],desc[UR4][R2.64]
+        HMMA.16816.F32 R0,R4,R8,R0
+        BRA P1,{address(11)}
+        STS.128 [R4],R8
+        BRA P2,{address(10)}
+        LDS R5,[R4]
+        BRA P3,{address(7)}
+        IADD3 R6,R6,0x1,RZ
+        BRA P4,{address(0)}
+        EXIT
+    """)
+    # Only what lies between the branch at 6 and its target is skipped.
+    assert sass.main_share(looking) == sass.Share(11, 1, 64)
+    assert sass.round_share(looking) == sass.Share(8, 1, 64)
+
+
+def test_the_shortest_round_jumps_where_it_must():
+    either = program(f"""
+        BRA P0,{address(3)}
+        HMMA.16816.F32 R0,R4,R8,R0
+        BRA {address(4)}
+        HMMA.16816.F32 R0,R4,R8,R0
+        BRA P1,{address(0)}
+    """)
+    assert sass.round_share(either) == sass.Share(3, 1, 64)
+    predicated = [sass.Instruction(i.opcode, i.operands, "@P0") for i in either]
+    assert sass.round_share(predicated) == sass.Share(5, 2, 128)
 
 
 def test_a_step_is_the_loop_around_with_as_many_rounds_of_the_main_loop_as_its_products_take():
@@ -173,6 +207,8 @@ def test_a_step_is_the_innermost_loop_that_both_multiplies_and_loads():
     assert sass.step_code(preloaded) == preloaded
     other_warps_load = [*preloaded, sass.Instruction("UTMALDG.4D", "[UR8],[UR4]")]
     assert sass.step(other_warps_load) == sass.main_loop(preloaded)
+    with_other_loads_around = [*loading, sass.Instruction("UTMALDG.4D", "[UR8],[UR4]")]
+    assert sass.step(with_other_loads_around) == sass.main_loop(loading)
 
 
 def test_accesses_are_counted_by_width_from_wide_to_narrow():
@@ -229,6 +265,17 @@ def test_the_tensor_core_kernel_fills_up_channels_to_16_bytes_only():
     assert choice.column_blocks == 1
     fetched = 2 * 40 * (choice.tile.rows + choice.tile.columns)
     assert traffic.traffic(call, choice).fetched == fetched
+
+
+def test_the_hopper_kernel_fetches_boxes_of_rows_and_whole_steps_of_channels():
+    shape, weight = (5, 40, 6, 6), (40, 64, 2, 2)
+    g = gpu.plan(shape, weight, stride=2).geometry
+    strides = Strides((1440, 1, 240, 40), (64, 1, 2 * 2560, 2560), 1, (9216, 1, 768, 64))
+    choice = select(Call(g, "float16", strides, capability=90), kernel="hopper")
+    # Boxes of three images, 36 rows in each: 2 of them for each of the 4 phases, all with one tap.
+    assert (choice.boxes.images, choice.boxes.sizes) == (3, (6, 6))
+    work = traffic.traffic(Call(g, "float16", strides, capability=90), choice)
+    assert work.fetched == 2 * 4 * 2 * 64 * (3 * 36 + 64)
 
 
 def test_a_run_of_the_depthwise_kernel_moves_the_vectors_that_its_window_spans():
@@ -304,9 +351,10 @@ def test_a_kernel_within_the_limits_is_not_complained_of():
         (replace(GOOD, code=replace(CODE, spills=1)), "spills"),
         (replace(GOOD, code=None, spilled_bytes=8), "spills"),
         (replace(GOOD, warnings=1), "compiles with a warning"),
-        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "less than 90%"),
+        (replace(GOOD, shared_bytes=(227 << 10) + 1), "of shared memory, and has 232448"),
+        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "less than 90.0%"),
     ],
-    ids=["bytes", "instructions", "only compiled", "warning", "share"],
+    ids=["bytes", "instructions", "only compiled", "warning", "shared memory", "share"],
 )
 def test_a_broken_limit_is_named(bad, complaint):
     (found,) = limits.complaints(GEMM, 90, bad)
@@ -328,6 +376,24 @@ def test_a_wide_tile_with_packed_weights_must_multiply_most(constants, least):
     for percent, count in ((least, 0), (least - 1, 1)):
         code = replace(CODE, main=sass.Share(100, percent, percent), global_loads={4: 1, 16: 1})
         assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == count
+
+
+@pytest.mark.parametrize(
+    ("kernel", "constants", "least"),
+    [
+        ("mma", {"MMA": "BF16", "COLUMNS": 128}, 74),
+        ("mma", {"MMA": "F16", "COLUMNS": 64}, 43),
+        ("mma", {"MMA": "tf32", "COLUMNS": 16}, 16),
+        ("mma", {"MMA": "tf32x3", "COLUMNS": 64}, 96),
+        ("hopper", {"COLUMNS": 256}, 80),
+        ("hopper", {"COLUMNS": 64}, 54),
+    ],
+)
+def test_tensor_cores_keep_their_share_by_instruction_and_tile(kernel, constants, least):
+    kernel = replace(GEMM, kernel=kernel, dtype="bfloat16", constants=tuple(constants.items()))
+    for count, complaints in ((least, 0), (least - 1, 1)):
+        code = replace(CODE, main=sass.Share(1000, count, count))
+        assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == complaints
 
 
 @pytest.mark.parametrize(
@@ -359,14 +425,15 @@ def test_single_channels_move_by_16_bytes(sizes, loads, stores, complaints):
     ],
 )
 def test_a_kernel_moves_as_many_elements_at_once_as_it_is_specialised_for(constant, complaint):
-    kernel = replace(GEMM, kernel="mma", constants=(constant,))
+    kernel = replace(GEMM, kernel="weight_gradient", constants=(constant,))
     code = replace(CODE, global_loads={16: 8}, copies={4: 2}, global_stores={16: 4, 8: 1})
     found = limits.complaints(kernel, 90, replace(GOOD, code=code))
     assert [text.split(" on sm_90a ")[1] for text in found] == [complaint] * bool(complaint)
 
 
 def test_whole_tiles_have_no_width():
-    kernel = replace(GEMM, kernel="hopper", constants=(("X_VECTOR", 8), ("OUT_VECTOR", 4)))
+    constants = (("COLUMNS", 64), ("X_VECTOR", 8), ("OUT_VECTOR", 4))
+    kernel = replace(GEMM, kernel="hopper", constants=constants)
     code = replace(CODE, tensor_copies=3, tensor_stores=2, global_stores={})
     assert limits.complaints(kernel, 90, replace(GOOD, code=code)) == []
     by_threads = replace(GOOD, code=replace(code, tensor_stores=0))

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from tconv.commands.bench import suite
 from tconv.gpu.call import Call, Operation, Strides
-from tconv.gpu.choice import Constant, Specialisation
+from tconv.gpu.choice import Choice, Constant, Specialisation
 from tconv.gpu.families import hopper
 from tconv.gpu.select import select
 
@@ -21,6 +21,9 @@ ARCHITECTURES = {
 
 READ = (80, 90, 100)
 """Capabilities whose machine code is read; for the others kernels are only compiled."""
+
+TENSOR_CORES = ("mma", "hopper")
+"""Kernels that multiply on them."""
 
 PRECISIONS = {"float32": (None, "tf32", "tf32x3")}
 TRAINED = ("float32", "float16")
@@ -71,12 +74,16 @@ def rows(
     return [found[key] for key in sorted(found, key=str)]
 
 
+def choices(call: Call) -> tuple[Choice, Choice]:
+    """Return what is chosen without and with the family that is off by default."""
+    with patch.dict(os.environ, {hopper.SWITCH: "1"}):
+        switched_on = select(call)
+    return select(call), switched_on
+
+
 def launched(call: Call) -> set[Specialisation]:
     """Return what a call launches, with and without the family that is off by default."""
-    choices = [select(call)]
-    with patch.dict(os.environ, {hopper.SWITCH: "1"}):
-        choices.append(select(call))
-    return {specialisation for choice in choices for specialisation, _ in choice.passes}
+    return {specialisation for choice in choices(call) for specialisation, _ in choice.passes}
 
 
 def calls(layer: suite.Layer, dtypes: Sequence[str], capabilities: Sequence[int]) -> Iterator[Call]:

@@ -6,6 +6,7 @@ from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Specialisation
 from tconv.gpu.families.depthwise import MOST_SUMS
 
+from . import occupancy
 from .chosen import ARCHITECTURES, Row
 from .record import Code, Measurement, Record
 
@@ -18,6 +19,17 @@ each product, and operands that do not lie in vectors are copied one by one.
 
 BEST = {80: 0.88, 90: 0.90, 100: 0.89}
 """Of the widest tile with whole steps and packed weights, by the compute capability."""
+
+MMA_SHARES = {
+    "F16": {128: 0.074, 64: 0.043, 32: 0.025, 16: 0.013},
+    "BF16": {128: 0.074, 64: 0.043, 32: 0.025, 16: 0.013},
+    "tf32": {128: 0.077, 64: 0.053, 32: 0.030, 16: 0.016},
+    "tf32x3": {64: 0.096, 32: 0.058, 16: 0.036},
+}
+"""Of mma's, by its instruction and the columns of its tile, where operands are gathered."""
+
+HOPPER_SHARES = {256: 0.080, 128: 0.056, 64: 0.054}
+"""Of hopper's, whose instructions multiply as much as dozens of mma's."""
 
 
 def broken(rows: list[Row], record: Record) -> list[str]:
@@ -34,17 +46,18 @@ def complaints(
     specialisation: Specialisation, capability: int, measurement: Measurement
 ) -> list[str]:
     """Return what is wrong with one kernel on one architecture."""
-    code, kind = measurement.code, (specialisation.kernel, specialisation.dtype)
+    code = measurement.code
     found = []
     if measurement.spilled_bytes or (code and code.spills):
         found.append(f"spills {measurement.spilled_bytes} bytes")
     if measurement.warnings:
         found.append("compiles with a warning")
-    if code and kind == ("gemm", "float32"):
-        least = _least_share(specialisation, capability)
-        if code.main.fraction < least:
-            share = f"{code.main.fraction:.1%} of its main loop"
-            found.append(f"multiplies with {share}, less than {least:.0%}")
+    room = occupancy.LIMITS[capability].shared_bytes - occupancy.LIMITS[capability].reserved_bytes
+    if measurement.shared_bytes > room:
+        found.append(f"needs {measurement.shared_bytes} bytes of shared memory, and has {room}")
+    if code and code.main.fraction < (least := _least_share(specialisation, capability)):
+        share = f"{code.main.fraction:.1%} of its main loop"
+        found.append(f"multiplies with {share}, less than {least:.1%}")
     if code and specialisation.kernel == "depthwise":
         found += _memory_bound(specialisation, code)
     found += _narrow(specialisation, code) if code else []
@@ -52,7 +65,14 @@ def complaints(
 
 
 def _least_share(specialisation: Specialisation, capability: int) -> float:
+    """Return the least share of the main loop that must multiply; 0 where there is no limit."""
     s = dict(specialisation.constants)
+    if specialisation.kernel == "hopper":
+        return HOPPER_SHARES[s["COLUMNS"]]
+    if specialisation.kernel == "mma":
+        return MMA_SHARES[s["MMA"]][s["COLUMNS"]]
+    if (specialisation.kernel, specialisation.dtype) != ("gemm", "float32"):
+        return 0.0
     if s["COLUMNS"] == max(SHARES) and s["WHOLE_STEPS"] and s["WEIGHT_VECTOR"] > 1:
         return BEST[capability]
     return SHARES[s["COLUMNS"]]

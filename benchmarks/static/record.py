@@ -20,7 +20,7 @@ from tconv.gpu.choice import Specialisation
 from tconv.gpu.source import source
 
 from . import sass
-from .chosen import READ, Row
+from .chosen import READ, TENSOR_CORES, Row
 from .sass import Share
 
 FILE = Path(__file__).parents[1] / "results" / "kernel_resources.json"
@@ -133,6 +133,11 @@ def same(a: Measurement, b: Measurement) -> bool:
 def _code(specialisation: Specialisation, cubin: bytes) -> Code:
     code = sass.disassemble(cubin)
     step = sass.step_code(code)
+    if specialisation.kernel in TENSOR_CORES:
+        main_share, step_share = sass.round_share(code), sass.main_share(code)
+    else:
+        main_share = sass.main_share(code)
+        step_share = sass.step_share(code, _products_of_a_step(specialisation))
     return Code(
         spills=sass.count(code, *sass.SPILLS),
         global_loads=sass.widths(step, "LDG"),
@@ -140,8 +145,8 @@ def _code(specialisation: Specialisation, cubin: bytes) -> Code:
         copies=sass.widths(step, "LDGSTS"),
         tensor_copies=sass.count(code, *sass.TENSOR_COPIES),
         shared_loads=sass.widths(step, "LDS", "LDSM"),
-        main=sass.main_share(code),
-        step=sass.step_share(code, _products_of_a_step(specialisation)),
+        main=main_share,
+        step=step_share,
         tensor_stores=sass.count(code, *sass.TENSOR_STORES),
     )
 

@@ -38,6 +38,7 @@ class Instruction:
 
     opcode: str
     operands: str = ""
+    predicate: str = ""
 
     @property
     def name(self) -> str:
@@ -57,6 +58,11 @@ class Instruction:
             return None
         last = self.operands.split(",")[-1]
         return int(last, 16) // BYTES if last.startswith("0x") else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next instruction may follow: not after a branch without a condition."""
+        return self.target is None or bool(self.predicate) or "," in self.operands
 
     @property
     def products(self) -> int:
@@ -163,6 +169,35 @@ def main_share(code: Sequence[Instruction]) -> Share:
     return share(_within(code, main_loop(code)))
 
 
+def round_share(code: Sequence[Instruction]) -> Share:
+    """Return what the shortest round of the main loop issues that multiplies and moves everything.
+
+    Moves are loads from global memory and stores to shared memory.  Tensor-core kernels look for
+    the inputs of a new shift within their main loop; most rounds begin none, and branch past that.
+    """
+    loop = main_loop(code)
+    if loop is None:
+        return share(code)
+    issued = {loop.first: Share(0, 0, 0)}  # on the best way to an instruction
+    moved = {loop.first: 0}
+
+    def worth(n: int) -> tuple[int, int, int]:
+        return issued[n].products, moved[n], -issued[n].instructions
+
+    for n in range(loop.first, loop.last + 1):
+        if n not in issued:
+            continue
+        here = code[n]
+        ways = [n + 1] if here.goes_on or n == loop.last else []
+        ways += [here.target] if here.target in range(n + 1, loop.last + 1) else []
+        after = issued[n] + share([here])
+        moves = moved[n] + (here.name in (*GLOBAL_LOADS, "STS"))
+        for way in ways:
+            if way not in issued or worth(way) < (after.products, moves, -after.instructions):
+                issued[way], moved[way] = after, moves
+    return issued[loop.last + 1]
+
+
 def step(code: Sequence[Instruction]) -> Loop | None:
     """Return the innermost loop with the products of the main loop and loads from global memory.
 
@@ -170,11 +205,11 @@ def step(code: Sequence[Instruction]) -> Loop | None:
     in whole tiles.  None where all of that is not so.
     """
     main = main_loop(code)
-    if main is None:
-        return None
+    if main is None or count(code, *TENSOR_COPIES):
+        return main
     around = [loop for loop in loops(code) if loop == main or main in loop]
     loading = [loop for loop in around if count(_within(code, loop), *GLOBAL_LOADS)]
-    return min(loading, key=len, default=main if count(code, *TENSOR_COPIES) else None)
+    return min(loading, key=len, default=None)
 
 
 def step_code(code: Sequence[Instruction]) -> Sequence[Instruction]:
@@ -223,7 +258,10 @@ def parse(document: list) -> list[Instruction]:
     """Return the instructions in what ``nvdisasm -json`` prints: a header, then the functions."""
     _, functions = document
     (function,) = functions
-    return [Instruction(i["opcode"], i.get("operands", "")) for i in function["sass-instructions"]]
+    return [
+        Instruction(i["opcode"], i.get("operands", ""), i.get("predicate", ""))
+        for i in function["sass-instructions"]
+    ]
 
 
 def nvdisasm() -> str:

@@ -8,7 +8,6 @@ from math import prod
 from tconv.commands.bench import suite
 from tconv.gpu.call import Call
 from tconv.gpu.choice import Choice, Specialisation
-from tconv.gpu.select import select
 
 from . import chosen
 from .chosen import ARCHITECTURES, READ, Row
@@ -32,7 +31,9 @@ Three figures in one cell are those of {read}; where they are the same, they sta
   in float32 and float16 is compiled for {all}, the rest for the three.
 - *Multiplying*: the share of instructions in the main loop that multiply elements, on FMA units or
   tensor cores.  The main loop is the one with most products outside of loops within it; all
-  between its ends counts, as if nothing in it were ever skipped.
+  between its ends counts, as if nothing in it were ever skipped.  On tensor cores, where one
+  instruction multiplies far more, it is the shortest round that multiplies and moves everything,
+  and begins no new shift.
 - *Step*: the same for a step of a tiled kernel, which is the main loop with the loop around it that
   loads from global memory.  All that is there counts, although most of it is skipped in most
   steps: the true share is higher.
@@ -44,11 +45,22 @@ Three figures in one cell are those of {read}; where they are the same, they sta
 LAYERS = """\
 ## What the layers take
 
-As a function with channels first, on {architecture}.  *Moved*: bytes that the grid's blocks ask of
-global memory or write there, whichever cache answers, for each compulsory byte (input, weight and
-output, once).
-*Instructions* of the main loop that a thread issues for each output, the tile's waste included.
+On {architecture}; hopper is off until it is switched on.  *Moved*: bytes that the grid's blocks ask
+of global memory or write there, whichever cache answers, for each compulsory byte (input, weight
+and output, once).
+*Instructions* that a thread issues for each output, the tile's waste included: of a step, or of the
+main loop on tensor cores.
 """
+
+USES = {
+    "function": {"float32": ("float32", None), "float16": ("float16", None)},
+    "layer, channels last": {
+        "tf32": ("float32", "tf32"),
+        "float16": ("float16", None),
+        "float16, hopper": ("float16", None),
+    },
+}
+"""The columns of what the layers take, by the order of memory: element type and precision."""
 
 
 def page(rows: list[Row], record: Record) -> str:
@@ -133,21 +145,28 @@ def _cells(row: Row, measured: dict[int, Measurement]) -> list[str]:
 
 def _layers(rows: list[Row], record: Record) -> str:
     by_identity = {chosen.identity(row.one): row for row in rows}
-    capability, dtypes = 90, ("float32", "float16")
-    header = ["layer", *(f"{dtype}: {n}" for dtype in dtypes for n in _LAYER_CELLS)]
-    text = LAYERS.format(architecture=ARCHITECTURES[capability])
-    lines = [text, *_header(header)]
+    capability = 90
+    parts = [LAYERS.format(architecture=ARCHITECTURES[capability])]
     names = {name for row in rows for name in row.layers}
-    for layer in (layer for layer in suite.load(cpu=False) if layer.name in names):
-        cells = [layer.name]
-        for dtype in dtypes:
-            call = chosen.call(layer, dtype, capability)
-            choice = select(call)
-            code = record.of(by_identity[chosen.identity(choice.specialisation)])[capability].code
-            assert code is not None
-            cells += [choice.specialisation.kernel, str(choice.blocks), *_work(call, choice, code)]
-        lines.append(" | ".join(cells))
-    return "\n".join(lines) + "\n"
+    for order, uses in USES.items():
+        lines = [f"As a {order}:", ""]
+        lines += _header(["layer", *(f"{use}: {n}" for use in uses for n in _LAYER_CELLS)])
+        for layer in (layer for layer in suite.load(cpu=False) if layer.name in names):
+            cells = [layer.name]
+            for use, (dtype, precision) in uses.items():
+                call = chosen.call(layer, dtype, capability, order, precision)
+                choice = chosen.choices(call)["hopper" in use]
+                kernel = choice.specialisation.kernel
+                if "hopper" in use and kernel != "hopper":
+                    cells += [""] * len(_LAYER_CELLS)
+                    continue
+                row = by_identity[chosen.identity(choice.specialisation)]
+                code = record.of(row)[capability].code
+                assert code is not None
+                cells += [kernel, str(choice.blocks), *_work(call, choice, code)]
+            lines.append(" | ".join(cells))
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
 
 
 def _work(call: Call, choice: Choice, code: Code) -> tuple[str, str]:
@@ -156,9 +175,10 @@ def _work(call: Call, choice: Choice, code: Code) -> tuple[str, str]:
     if work is None:
         return "", ""
     moved = work.moved / call.geometry.nbytes(call.type.element_bytes)
-    if not code.step.products:
+    loop = code.main if choice.specialisation.kernel in chosen.TENSOR_CORES else code.step
+    if not loop.products:
         return f"{moved:.1f}", ""
-    issued = work.products * code.step.instructions / code.step.products
+    issued = work.products * loop.instructions / loop.products
     return f"{moved:.1f}", f"{issued / prod(call.geometry.out_shape):.0f}"
 
 

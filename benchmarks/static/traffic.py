@@ -4,9 +4,9 @@ A *moved* byte is one that a block asks global memory for, whichever cache answe
 The compulsory ones are all of x, the weight and the result, once.
 
 - gather: two elements for each product, and each output.
-- A family with a tile: a block fetches a tile of rows and one of columns for every shift that its
-  columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent elements count
-  too.  A second pass reads what the first has written.
+- A family with a tile: a block fetches a tile of rows (hopper: a box) and one of columns for every
+  shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent
+  elements count too.  A second pass reads what the first has written.
 - depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
   taps, and a block the weights of its channels.
 """
@@ -57,7 +57,8 @@ def _tiles(call: Call, choice: Choice, tile: Tile | WarpTile) -> tuple[int, int]
     whole = 16 // call.type.element_bytes if choice.specialisation.kernel == "mma" else tile.depth
     depth = -(-call.channels // whole) * whole
     tiles = call.geometry.groups * choice.row_blocks * _visits(call, choice, tile) * depth
-    return tiles * (tile.rows + tile.columns), tiles * tile.rows * tile.columns
+    rows = choice.boxes.images * prod(choice.boxes.sizes) if choice.boxes else tile.rows
+    return tiles * (rows + tile.columns), tiles * tile.rows * tile.columns
 
 
 def _visits(call: Call, choice: Choice, tile: Tile | WarpTile) -> int:
