@@ -4,11 +4,13 @@
 //     columns  (phase, m)    the outputs that share a q
 //     sum over (shift, c)    x[n, c, q - shift] * weight[c, m, tap of the phase at the shift]
 //
-// A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those.
+// A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those, over
+// all channels or some.
 // While it multiplies one step (a shift, DEPTH channels) in shared memory, the next is on its way.
 // At the end each sum is handed out at o = (q - q_begin) * stride + r - r_begin, a pixel shuffle.
 //
-// The order of summation is gather's: shifts ascending, then channels.  The bits are the same.
+// The order of summation is gather's: shifts ascending, then channels.  With all channels the bits
+// are the same.
 // Absent inputs and taps are zeros in the tiles: a sum that is not finite may be wrong.
 #pragma once
 
@@ -63,9 +65,24 @@ struct Step {
     Index c;
 };
 
-__device__ __forceinline__ Row row_at(Index index, Index group, const Params& p)
+// The channels that a block sums, within their group.
+struct Channels {
+    Index begin, count;
+};
+
+// Splits have whole steps, about as many each.
+__device__ __forceinline__ Channels channels_of(Index split, const Division& splits,
+                                                const Params& p)
 {
-    Row row = {-1, {}, group * p.C * p.x_c, 0};
+    const Index steps = (p.C + DEPTH - 1) / DEPTH;
+    const Index begin = quotient(steps * split, splits) * DEPTH;
+    const Index end = quotient(steps * (split + 1), splits) * DEPTH;
+    return {begin, (end < p.C ? end : p.C) - begin};
+}
+
+__device__ __forceinline__ Row row_at(Index index, Index x_at, const Params& p)
+{
+    Row row = {-1, {}, x_at, 0};
     if (index >= p.rows) return row;
 #pragma unroll
     for (int a = AXES - 1; a >= 0; --a) {
@@ -80,9 +97,10 @@ __device__ __forceinline__ Row row_at(Index index, Index group, const Params& p)
     return row;
 }
 
-__device__ __forceinline__ Column column_at(Index index, Index group, const Params& p)
+__device__ __forceinline__ Column column_at(Index index, Index group, Index weight_at,
+                                            const Params& p)
 {
-    Column column = {-1, {}, group * p.weight_group, 0};
+    Column column = {-1, {}, weight_at, 0};
     Index m;
     index = divide(index, p.phase_columns, m);
 #pragma unroll
@@ -250,6 +268,7 @@ struct Loader {
 // The steps of one block, which skips the shifts at which none of its columns has a tap.
 struct Steps {
     const Params& p;
+    Index channels;
     const Column (&columns)[COLUMNS];
 
     __device__ __forceinline__ bool visited(const Step& step) const
@@ -273,7 +292,7 @@ struct Steps {
     __device__ __forceinline__ bool first(Step& step) const
     {
         step = {};
-        return p.C > 0 && seek(step);
+        return channels > 0 && seek(step);
     }
 
     __device__ __forceinline__ bool next_shift(Step& step) const
@@ -327,23 +346,29 @@ __device__ __forceinline__ void multiply(const Stage& stage, const Mine& mine,
     }
 }
 
+// Where along an axis the output of this row and this column lies, or would lie.
+__device__ __forceinline__ Index position(const Row& row, const Column& column, int a,
+                                          const Params& p)
+{
+    const Axis& axis = p.axis[a];
+    return (row.q[a] - axis.q_begin) * axis.stride.divisor - axis.r_begin + column.r[a];
+}
+
 // Is there an output with the q of this row in the phase of this column?
 __device__ __forceinline__ bool is_output(const Row& row, const Column& column, const Params& p)
 {
     bool there = row.n >= 0 && column.channel >= 0;
 #pragma unroll
-    for (int a = 0; a < AXES; ++a) {
-        const Axis& axis = p.axis[a];
-        const Index begin = (row.q[a] - axis.q_begin) * axis.stride.divisor - axis.r_begin;
-        there = there && inside(begin + column.r[a], axis.out_size.divisor);
-    }
+    for (int a = 0; a < AXES; ++a)
+        there = there && inside(position(row, column, a, p), p.axis[a].out_size.divisor);
     return there;
 }
 
-// Hands out what the block has summed: store(row, column, sum) for each output that there is.
-// Neighbours among the threads have neighbours in memory.
+// Sums some channels in one of the tiles, and hands out the sums: store(row, column, sum) for each
+// output that there is.  Neighbours among the threads have neighbours in memory.
 template <typename Store>
-__device__ __forceinline__ void matrix_product(const Element* __restrict__ x,
+__device__ __forceinline__ void matrix_product(Index block, const Channels& channels,
+                                               const Element* __restrict__ x,
                                                const Element* __restrict__ weight,
                                                const Params& p, const Store& store)
 {
@@ -351,15 +376,17 @@ __device__ __forceinline__ void matrix_product(const Element* __restrict__ x,
 
     // Which tile is mine?  Neighbouring blocks have the same rows and share their inputs in L2.
     Index column_block, row_block;
-    const Index rest = divide(static_cast<Index>(blockIdx.x), p.column_blocks, column_block);
+    const Index rest = divide(block, p.column_blocks, column_block);
     const Index group = divide(rest, p.row_blocks, row_block);
+    const Index x_at = (group * p.C + channels.begin) * p.x_c;
+    const Index weight_at = group * p.weight_group + channels.begin * p.weight_c;
     for (int i = threadIdx.x; i < ROWS; i += THREADS)
-        shared.row[i] = row_at(row_block * ROWS + i, group, p);
+        shared.row[i] = row_at(row_block * ROWS + i, x_at, p);
     for (int j = threadIdx.x; j < COLUMNS; j += THREADS)
-        shared.column[j] = column_at(column_block * COLUMNS + j, group, p);
+        shared.column[j] = column_at(column_block * COLUMNS + j, group, weight_at, p);
     __syncthreads();
 
-    const Steps steps = {p, shared.column};
+    const Steps steps = {p, channels.count, shared.column};
     const Mine mine(threadIdx.x);
     Accumulator sum[THREAD_ROWS][THREAD_COLUMNS] = {};
     Loader loader;
@@ -367,15 +394,15 @@ __device__ __forceinline__ void matrix_product(const Element* __restrict__ x,
     if (steps.first(step)) {
         int now = 0;
         loader.turn_to(step, x, weight, p, shared);
-        loader.begin(p.C, p, shared.stage[now]);
+        loader.begin(channels.count, p, shared.stage[now]);
         loader.end(shared.stage[now]);
         __syncthreads();
         step.c = DEPTH;
         for (bool more = true;;) {
-            const Index channels = more ? p.C : 1;
+            const Index end = more ? channels.count : 1;
 #pragma unroll 1
-            for (; step.c < channels; step.c += DEPTH) {
-                loader.begin(channels - step.c, p, shared.stage[now ^ 1]);
+            for (; step.c < end; step.c += DEPTH) {
+                loader.begin(end - step.c, p, shared.stage[now ^ 1]);
                 multiply(shared.stage[now], mine, sum);
                 loader.end(shared.stage[now ^ 1]);
                 __syncthreads();

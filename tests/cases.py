@@ -262,6 +262,22 @@ WIDE = [
 """Channels enough for tensor cores."""
 
 
+LONG_SUMS = [
+    Case("few outputs", "a last step that is not full",
+         (2, 35, 3), (35, 3, 2), {"stride": 2}, (2, 3, 6)),
+    Case("one output", "one row, one column", (1, 40, 1), (40, 1, 2), {"padding": ((1, 0),)}),
+    Case("dilation and stride share a factor", "taps reach every other phase",
+         (2, 24, 4), (24, 7, 3), {"stride": 4, "dilation": 2}),
+    Case("groups of 17 to 5", "splits of one step and of two, k3 s2",
+         (2, 51, 3, 4), (51, 5, 3, 3), {"stride": 2, "padding": 1, "groups": 3}),
+    Case("groups of 33 to 7", "more splits than a group has steps",
+         (1, 66, 2, 3), (66, 7, 2, 3), {"stride": (1, 2), "groups": 2}),
+    Case("volume", "whole steps in three axes",
+         (1, 32, 2, 1, 3), (32, 5, 2, 1, 3), {"stride": (2, 1, 3), "padding": (1, 0, 1)}),
+]  # fmt: skip
+"""Channels enough for blocks that share sums, if these are long: tests say how long that is."""
+
+
 LARGE = [
     Case("decoder", "rows and output channels in several blocks",
          (1, 16, 96, 100), (16, 24, 4, 4), {"stride": 2, "padding": 1}, (1, 24, 192, 200)),

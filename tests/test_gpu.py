@@ -21,7 +21,7 @@ from tconv.commands.bench import suite
 from tconv.gpu import launch
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT
-from tconv.gpu.families.gemm import TILES
+from tconv.gpu.families.gemm import MOST_SPLITS, TILES
 from tconv.gpu.params import gradient_layout, layout, params
 from tconv.gpu.prologue import prologue
 from tconv.gpu.select import select
@@ -79,7 +79,7 @@ def plan(name, dtype="float32", **options):
 @pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
 def test_the_batch_changes_neither_kernel_nor_tile(layer):
     choices = [choose(replace(layer.geometry, batch=n)) for n in (1, 2, 3, 64, 70_000)]
-    assert len({(c.specialisation.kernel, c.tile) for c in choices}) == 1
+    assert len({(c.specialisation.kernel, c.tile, c.splits) for c in choices}) == 1
 
 
 @pytest.mark.parametrize("layer", [DOUBLING, DEPTHWISE], ids=["dense", "depthwise"])
@@ -152,6 +152,42 @@ def test_every_run_of_the_depthwise_kernel_has_a_thread():
 def test_dense_layers_take_the_gemm():
     for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "istft-trt", "dcgan-rgb"):
         assert plan(name).choice.specialisation.kernel == "gemm"
+
+
+def test_blocks_share_long_sums_where_one_item_has_few_tiles():
+    for name in ("dcgan-1", "istft-torch", "istft-trt"):
+        choice = plan(name).choice
+        assert [s.kernel for s, blocks in choice.passes if blocks] == ["gemm", "gemm_sum"]
+        assert choice.reason.endswith(f"; {choice.splits} blocks share each of their sums")
+        assert choice.blocks == choice.splits * choice.row_blocks * choice.column_blocks
+    for name in ("unet-deep", "vae-up", "oobleck-1"):  # short sums, or tiles enough
+        choice = plan(name).choice
+        assert [s.kernel for s, blocks in choice.passes if blocks] == ["gemm"]
+        assert choice.splits == 1
+        assert choice.workspace_bytes == 0
+
+
+@pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)
+def test_blocks_share_sums_alike_on_every_device_and_the_parts_take_little_memory(layer):
+    g = layer.geometry
+    for dtype in ("float32", "float16", "complex128"):
+        choices = [choose(g, dtype, kernel="gemm", capability=c) for c in (75, 80, 90, 120)]
+        assert len({c.splits for c in choices}) == 1
+        parts = choices[0].workspace_bytes // Call(g, dtype, strides(g)).type.accumulator_bytes
+        assert parts <= MOST_SPLITS * prod(g.out_shape)
+
+
+def test_a_smaller_image_whose_sums_are_shared_compiles_nothing():
+    window = replace(DOUBLING, kernel_size=(3, 3), in_channels=512)  # X_VECTOR is 1
+
+    def of(size):
+        out_size = tuple(2 * n + 1 for n in size)
+        return choose(replace(window, in_size=size, out_size=out_size))
+
+    large, small = of((256, 256)), of((4, 5))
+    assert large.splits == 1
+    assert small.splits > 1
+    assert [s for s, _ in large.passes] == [s for s, _ in small.passes]
 
 
 def test_few_output_channels_take_a_narrow_tile_that_mixes_phases():
@@ -256,6 +292,7 @@ SPECIALISATIONS = [chosen(name).specialisation for name in KERNELS] + [
     for name in WEIGHT_GRADIENT
     for specialisation, _ in choose(DOUBLING, operation="weight_gradient", kernel=name).passes
 ]
+SPECIALISATIONS += [s for s, _ in plan("dcgan-1").choice.passes if s.kernel == "gemm_sum"]
 
 
 @pytest.mark.parametrize("specialisation", SPECIALISATIONS, ids=lambda s: s.kernel)
@@ -309,8 +346,9 @@ def test_the_adjoint_and_the_gradients_of_every_layer_fit_a_launch(layer):
             names = [name for name in families if name in GENERAL] or families
             for kernel in (None, *names):
                 choice = choose(layer.geometry, dtype, operation=operation, kernel=kernel)
+                assert choice.blocks > 0
                 for specialisation, blocks in choice.passes:
-                    assert 0 < blocks < 2**31
+                    assert blocks < 2**31
                     assert specialisation.threads <= 1024
                     assert specialisation.shared_bytes <= most_shared_bytes(choice)
 

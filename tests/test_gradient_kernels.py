@@ -54,6 +54,10 @@ def dtypes(case, everywhere=False):
     return cases.DTYPES if everywhere or len(case.weight) == 4 else (np.dtype("f4"),)
 
 
+LONG = cases.Case("long", "all of a convolution's taps in one sum, groups of 5 and 21 channels",
+                  (2, 10, 2, 3), (10, 21, 3, 2), {"stride": 2, "groups": 2})  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def compiled():
     """Compile in a few units what most tests need, instead of one by one."""
@@ -157,6 +161,17 @@ def test_the_adjoint_of_integers_is_exact(conv, case, everywhere, rng):
         exact, *_ = answers(y, x, conj(weight), **case.call)
         exact = exact + oracle.wide(bias).reshape(-1, *[1] * (weight.ndim - 2))
         oracle.assert_exact(conv(y, weight, bias, **arguments(case)), exact, dtype)
+
+
+def test_sums_that_blocks_share_in_the_adjoint_are_exact(device, monkeypatch, rng):
+    monkeypatch.setattr(gemm, "LONG_SUM", 8)
+    y, x, weight = integers(LONG, np.dtype("f4"), rng)
+    back = device.conv("gemm", SMALL)(y, weight, **arguments(LONG))
+    exact, *_ = answers(y, x, weight, **LONG.call)
+    oracle.assert_exact(back, exact, np.dtype("f4"))
+    if isinstance(device, Standin):
+        assert [s.kernel for s in device.launched] == ["gemm", "gemm_sum"]
+
 
 
 @EVERYWHERE

@@ -15,8 +15,10 @@ import standin
 import test_torch
 from cuda_device import Cuda
 from standin import Recorder, Standin
+from tconv.gpu import launch
 from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Tile
+from tconv.gpu.families import gemm
 from tconv.gpu.families.gemm import TILES
 
 SMALL = Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8)
@@ -25,6 +27,9 @@ FLAT = [case for case in cases.NAMED if len(case.weight) == 4 and 0 not in case.
 ANY_GEOMETRY = {"gather": ("gather", None), "gemm": ("gemm", SMALL)}
 KERNELS = {**ANY_GEOMETRY, "depthwise": ("depthwise", None)}
 RANDOM = cases.random_cases(int(os.environ.get("TCONV_CASES", "510")), seed=3)
+SHARED = cases.LONG_SUMS[3]
+SHORT = 8
+"""Products that are worth a part of their own, where blocks shall share even small layers' sums."""
 FULL = [case for case in RANDOM if 0 not in case.x and case.bias]
 
 
@@ -40,6 +45,12 @@ def compiled():
     if standin.compiler() is None:
         pytest.skip(standin.INSTALL)
     recorder = Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gemm, "LONG_SUM", SHORT)
+        for case in cases.LONG_SUMS:
+            for x, weight, bias in some_integers(case, np.random.default_rng(0)):
+                recorder.verbs("gemm", SMALL)(x, weight, bias, **case.call)
+    launch._recalled.cache_clear()
     for case in (case for case in RANDOM[:40] if 0 not in case.x):
         for dtype in cases.DTYPES:
             x, weight, bias = case.integers(dtype, np.random.default_rng(0))
@@ -245,6 +256,95 @@ def test_rows_that_end_within_a_vector_are_read_and_written_to_their_end_alone(d
     device.verbs("depthwise")(around[..., :29], weight, bias, out=into[..., :60], **case.call)
     oracle.assert_exact(into[..., :60], answer, dtype)
     assert (into[..., 60:] == 99).all()
+
+
+# --- long sums ----------------------------------------------------------------------------------
+
+
+def some_integers(case, rng):
+    """Yield arrays of float32 in both orders of memory, and for one case of all other dtypes."""
+    for dtype in cases.DTYPES if case is SHARED else [np.dtype("f4")]:
+        x, weight, bias = case.integers(dtype, rng)
+        yield x, weight, bias
+        if dtype == np.float32:
+            yield channels_last(x), weight, bias
+
+
+@pytest.fixture
+def short_parts(monkeypatch):
+    """Let blocks share the sums of small layers."""
+    monkeypatch.setattr(gemm, "LONG_SUM", SHORT)
+    launch._recalled.cache_clear()
+    yield
+    launch._recalled.cache_clear()
+
+
+def both_passes(device):
+    """Tell whether the last call was computed in two passes; on a GPU nobody counts."""
+    launched = [s.kernel for s in getattr(device, "launched", ["gemm", "gemm_sum"])[-2:]]
+    return launched == ["gemm", "gemm_sum"]
+
+
+@pytest.mark.usefixtures("short_parts")
+@pytest.mark.parametrize("case", cases.LONG_SUMS, ids=str)
+def test_sums_that_blocks_share_are_exact_on_integers(case, device, rng):
+    for x, weight, bias in some_integers(case, rng):
+        y = device.verbs("gemm", SMALL)(x, weight, bias, **case.call)
+        assert both_passes(device)
+        oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), x.dtype)
+
+
+@pytest.mark.usefixtures("short_parts")
+def test_the_activation_follows_the_whole_sum(device, rng):
+    x, weight, bias = SHARED.reals(np.dtype("f4"), rng)
+    call = {"activation": "silu", **SHARED.call}
+    answer = oracle.transposed_conv(x, weight, bias, **call)
+    limit = oracle.bound(x, weight, bias, **call)
+    oracle.assert_within(device.verbs("gemm", SMALL)(x, weight, bias, **call), answer, limit)
+    assert both_passes(device)
+
+
+@pytest.mark.usefixtures("short_parts", "compiled")
+def test_shared_sums_are_added_in_one_order_in_any_batch_on_any_device(rng):
+    case = SHARED
+    x, weight, bias = case.reals(np.dtype("f4"), rng)
+    together = np.concatenate([x, rng.standard_normal((30, *x.shape[1:])).astype("f4")])
+    devices = [Standin(seed=seed, late=seed > 1) for seed in range(4)]
+    for device, multiprocessors in zip(devices, (1, 7, 132, 1000), strict=True):
+        device.multiprocessors = multiprocessors
+    first, *others = (d.verbs("gemm", SMALL)(together, weight, bias, **case.call) for d in devices)
+    assert all(other.tobytes() == first.tobytes() for other in others)
+    alone = devices[0].verbs("gemm", SMALL)(x[1:], weight, bias, **case.call)
+    assert alone.tobytes() == first[1:2].tobytes()
+
+
+@pytest.mark.usefixtures("short_parts")
+@pytest.mark.parametrize("intruder", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("case", cases.LONG_SUMS[:5], ids=str)
+def test_nan_and_infinity_reach_only_the_shared_sums_that_they_take_part_in(
+    case, intruder, device, rng
+):
+    for place in ("x", "weight"):
+        ones = {"x": np.ones(case.x, "f4"), "weight": np.ones(case.weight, "f4")}
+        ones[place].flat[rng.integers(ones[place].size)] = intruder
+        y = device.verbs("gemm", SMALL)(**ones, **case.call)
+        assert both_passes(device)
+        np.testing.assert_array_equal(y, oracle.transposed_conv(**ones, **case.call))
+
+
+@pytest.mark.usefixtures("short_parts")
+def test_shared_sums_are_written_to_an_out_of_any_strides_and_nothing_around_it_is(device, rng):
+    case = SHARED
+    x, weight, bias = case.integers(np.dtype("f4"), rng)
+    answer = oracle.transposed_conv(x, weight, bias, **case.call)
+    n, m, h, w = answer.shape
+    around = np.full((n, h, m + 2, 2 * w), 99, "f4")
+    out = around[:, ::-1, 1:-1, ::2].transpose(0, 2, 1, 3)
+    device.verbs("gemm", SMALL)(x, weight, bias, out=out, **case.call)
+    assert both_passes(device)
+    oracle.assert_exact(out, answer, x.dtype)
+    out[...] = 99
+    assert (around == 99).all()
 
 
 # --- memory -------------------------------------------------------------------------------------

@@ -116,6 +116,21 @@ def test_two_passes_share_their_arguments_and_a_workspace(family, rng):
     assert args[4].nbytes == 1000
 
 
+def test_a_second_pass_of_no_blocks_is_compiled_and_not_launched(family, rng):
+    def split(choice):
+        return replace(choice, splits=1, second=(replace(choice.specialisation, threads=64), 0))
+
+    family(split)
+    device = Watch()
+    device.verbs("gather")(*CASE.integers(np.dtype("f4"), rng), **CASE.call)
+    assert [s.threads for s in device.launched] == [256, 64]
+    ((one, _, _, args, _),) = device.given
+    assert one.threads == 256
+    assert device.allocated == [CASE.out]
+    assert args[4] == 0  # a pointer to no workspace
+    assert args[6].tolist() == [(1, 2**31, 31)]
+
+
 def test_without_a_second_pass_there_is_no_workspace(rng):
     device = Watch()
     device.verbs("gather")(*CASE.integers(np.dtype("f4"), rng), **CASE.call)
@@ -170,7 +185,7 @@ def test_calls_that_differ_in_anything_are_told_apart(change, rng):
         device = Watch()
         device.verbs("gemm")(**call)
         ((specialisation, grid, _, args, _),) = device.given
-        return specialisation, grid, args[4].tobytes()
+        return specialisation, grid, args[5].tobytes()
 
     first, second = seen(call), seen(change(call))
     assert first != second

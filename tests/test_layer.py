@@ -15,7 +15,7 @@ import tconv
 from pretended import on_device
 from tconv import layer as layers
 from tconv.gpu import launch
-from tconv.gpu.families import FAMILIES, OPERATIONS
+from tconv.gpu.families import FAMILIES, OPERATIONS, gemm
 
 LAYERS = (tconv.TransposedConv1d, tconv.TransposedConv2d, tconv.TransposedConv3d)
 RANDOM = [case for case in cases.random_cases(60, seed=5) if 0 not in case.x]
@@ -273,6 +273,25 @@ def test_a_layer_keeps_the_workspace_of_its_second_pass(with_gpu, monkeypatch, r
         layer(on_device(x))
     assert len(given) == 4
     assert all(memory is given[0] for memory in given)
+
+
+def test_a_layer_whose_sums_blocks_share_allocates_nothing_after_the_first_call(
+    with_gpu, only, monkeypatch, rng
+):
+    monkeypatch.setattr(gemm, "LONG_SUM", 8)
+    only("gemm")
+    case = cases.LONG_SUMS[0]
+    x, weight, bias = case.integers(np.dtype("f4"), rng)
+    layer = tconv.TransposedConv1d(weight, bias, **case.call)
+    out = on_device(np.empty(case.out, "f4"))
+    device = with_gpu[3]
+    for number in (1, -3):
+        del device.allocated[:], device.launched[:]
+        layer(on_device(number * x), out=out)
+        answer = oracle.transposed_conv(number * x, weight, bias, **case.call)
+        oracle.assert_exact(out.get(), answer, np.float32)
+        assert [s.kernel for s in device.launched] == ["gemm", "gemm_sum"]
+    assert device.allocated == []
 
 
 @pytest.mark.gpu

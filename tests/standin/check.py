@@ -17,7 +17,7 @@ import cases
 import layouts
 import oracle
 from tconv.gpu.choice import Tile, WarpTile
-from tconv.gpu.families import hopper
+from tconv.gpu.families import gemm, hopper
 from tconv.gpu.source import read
 
 from . import Recorder, Standin
@@ -47,6 +47,7 @@ def parsed(arguments, kernels):
 
 def main(arguments):
     given = parsed(arguments, TILES)
+    gemm.LONG_SUM = 8  # so that blocks share even the sums of small layers
     texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
 
     capability = CAPABILITY.get(given.kernel, 80)
@@ -93,6 +94,8 @@ def some_calls(given):
     if given.kernel == "depthwise":  # A window is a kernel of its own: a few of them.
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.SMALL_GROUPS, *list(filter(cases.has_small_groups, random))[::3]]
+    if given.kernel == "gemm":
+        chosen = [*cases.LONG_SUMS, *chosen]
     if given.kernel == "mma":
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.WIDE, *(case for case in random if 0 not in case.x)]

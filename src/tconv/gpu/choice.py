@@ -98,7 +98,11 @@ class Choice:
     ``WEIGHT_VECTOR`` or ``OUT_VECTOR`` of a specialisation is how many elements the kernel moves at
     once: the array then begins at a multiple of so many.  A choice may have a ``second`` pass, a
     specialisation and a number of blocks; what it needs of the first lies in ``workspace_bytes``,
-    to which both passes take a pointer after out.
+    to which both passes take a pointer after out.  A second pass of no blocks is compiled only,
+    because another image size will need it.
+
+    A kernel whose choice has ``splits`` lets so many blocks share each sum.  It takes them too, and
+    a pointer to a workspace even if there is none.
 
     A kernel whose choice has ``boxes`` takes them too, and tensor maps of x, weight and out.  It is
     persistent: ``blocks`` counts its tiles, and it is launched with as many blocks as the device
@@ -114,6 +118,7 @@ class Choice:
     phase_columns: int = 1
     row_blocks: int = 1
     column_blocks: int = 1
+    splits: int | None = None
     row_runs: int = 1
     group_runs: int = 1
     workspace_bytes: int = 0

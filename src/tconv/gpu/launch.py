@@ -19,7 +19,7 @@ from .. import _check, _memory
 from .._geometry import Geometry
 from .call import TYPES, Call, Operation, Strides, contiguous
 from .choice import Boxes, Choice, Specialisation, Tile
-from .params import boxes_params, params
+from .params import boxes_params, params, splits_params
 from .select import select
 from .tensor_map import TensorMap
 
@@ -277,6 +277,8 @@ def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) ->
         int(vectors.get(f"{name}_VECTOR", 1)) * itemsize for name in ("X", "WEIGHT", "OUT")
     )
     structs = [params(choice, call)]
+    if choice.splits is not None:
+        structs.append(splits_params(choice.splits, choice.specialisation.index_bits))
     if choice.boxes is not None:
         structs.append(boxes_params(choice.boxes, choice, call))
     return Prepared(choice, tuple(structs), x, weight, itemsize, out)
@@ -293,14 +295,17 @@ def launch(
     if choice.workspace_bytes:
         allocate = workspace or (lambda size: device.empty((size,), np.uint8))
         arguments = (*arguments, allocate(choice.workspace_bytes))
+    elif choice.splits is not None:
+        arguments = (*arguments, _NULL)
     boxes = choice.boxes
     maps = () if boxes is None else _maps(boxes, arguments, device)
     arguments = (*arguments, *plan.params, *maps)
     for specialisation, blocks in choice.passes:
         if boxes is not None:
             blocks = min(blocks, device.multiprocessors)
+        kernel = device.kernel(specialisation)
         if blocks:
-            device.kernel(specialisation)(
+            kernel(
                 (blocks,),
                 (specialisation.threads,),
                 arguments,

@@ -174,6 +174,11 @@ def _gradient_params(choice: GradientChoice, call: Call) -> np.ndarray[Any, np.d
     return np.array([struct], gradient_layout(g.ndim, bits))
 
 
+def splits_params(count: int, bits: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return a ``Division``, as an array of size 1."""
+    return np.array([_division(count, bits)], _types(bits)[1])
+
+
 def _types(index_bits: int) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """Return ``Index`` and ``Division``."""
     index, unsigned = (np.int32, np.uint32) if index_bits == 32 else (np.int64, np.uint64)

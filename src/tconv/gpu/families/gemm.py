@@ -24,6 +24,18 @@ TILES = {
 }
 """Tiles by the size in bytes of what is summed in, from wide to narrow."""
 
+ENOUGH_TILES = 128
+"""In one item: about as many as a large card has multiprocessors."""
+
+LONG_SUM = 1024
+"""Products that are worth a part of their own, which is written once and read once."""
+
+MOST_SPLITS = 16
+"""What a workspace may take, as a multiple of the result."""
+
+SUM_THREADS = 256
+"""Of a block of gemm_sum."""
+
 RUN_BYTES = 16
 """What is read from shared memory, or copied to it, at once."""
 
@@ -41,6 +53,9 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     asynchronous = call.capability >= 80 and call.type.element_bytes >= 4
     row_blocks = -(-call.rows // tile.rows)
     column_blocks = _column_blocks(call, tile, phase_columns)
+    splits = _splits(call, tile, column_blocks, prod(axis.q_size for axis in call.axes))
+    parts = splits * prod(call.out_shape) if splits > 1 else 0
+    shared = f"; {splits} blocks share each of their sums" if parts else ""
     specialisation = Specialisation(
         kernel="gemm",
         dtype=call.dtype,
@@ -67,12 +82,16 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     )
     return Choice(
         specialisation,
-        blocks=call.geometry.groups * row_blocks * column_blocks,
-        reason=percent,
+        blocks=splits * call.geometry.groups * row_blocks * column_blocks,
+        reason=percent + shared,
         tile=tile,
         phase_columns=phase_columns,
         row_blocks=row_blocks,
         column_blocks=column_blocks,
+        splits=splits,
+        workspace_bytes=parts * call.type.accumulator_bytes,
+        # Smaller images may have fewer tiles; they shall find both kernels compiled.
+        second=_second(call, parts) if _splits(call, tile, column_blocks, 1) > 1 else None,
     )
 
 
@@ -138,6 +157,38 @@ def _taps(call: Call, a: int) -> Any:
 
 def _column_blocks(call: Call, tile: Tile, phase_columns: int) -> int:
     return -(-call.phases * phase_columns // tile.columns)
+
+
+# --- long sums ----------------------------------------------------------------------------------
+
+
+def _splits(call: Call, tile: Tile, column_blocks: int, rows: int) -> int:
+    """Return how many blocks share a tile's sums, where one item has so many rows.
+
+    More than one where an item has few tiles and the sums are long.  Neither the batch nor the
+    device matter, so an item's bits depend on neither.
+    """
+    tiles = call.geometry.groups * column_blocks * -(-rows // tile.rows)
+    terms = call.channels * prod(axis.shifts for axis in call.axes)
+    most = min(MOST_SPLITS, terms // LONG_SUM, call.channels // tile.depth)
+    return max(1, min(most, ENOUGH_TILES // max(tiles, 1)))
+
+
+def _second(call: Call, parts: int) -> tuple[Specialisation, int]:
+    """Return the pass that adds up the parts of each output; no blocks where there are none."""
+    specialisation = Specialisation(
+        kernel="gemm_sum",
+        dtype=call.dtype,
+        index_bits=call.index_bits,
+        threads=SUM_THREADS,
+        constants=(
+            ("AXES", call.geometry.ndim),
+            ("ACTIVATION", call.activation or "none"),
+            ("OUT_CHANNELS_LAST", call.out_channels_last),
+        ),
+        adjoint=call.adjoint,
+    )
+    return specialisation, -(-prod(call.out_shape) // SUM_THREADS) if parts else 0
 
 
 # --- how wide the copies are --------------------------------------------------------------------
