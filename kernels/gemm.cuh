@@ -217,7 +217,7 @@ struct Operand {
 };
 
 struct Loader {
-    Operand<ROWS, X_VECTOR, X_CHANNELS_LAST> x;
+    Operand<ROWS, 1, X_CHANNELS_LAST> x;
     Operand<COLUMNS, WEIGHT_VECTOR, false> weight;
 
     // A new shift: where do my copies begin, and which are there?  The others need an address too.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import reduce
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     splits = _splits(call, tile, column_blocks, prod(axis.q_size for axis in call.axes))
     parts = splits * prod(call.out_shape) if splits > 1 else 0
     shared = f"; {splits} blocks share each of their sums" if parts else ""
+    weight_vector = _weight_vector(call, tile, phase_columns)
     specialisation = Specialisation(
         kernel="gemm",
         dtype=call.dtype,
@@ -73,9 +73,8 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("THREAD_COLUMNS", tile.thread_columns),
             ("ASYNC", asynchronous),
             ("WHOLE_STEPS", call.channels % tile.depth == 0),
-            ("X_VECTOR", _x_vector(call, tile)),
-            ("WEIGHT_VECTOR", _weight_vector(call, tile, phase_columns)),
-            ("BLOCKS", _resident_blocks(call, tile) if asynchronous else 1),
+            ("WEIGHT_VECTOR", weight_vector),
+            ("BLOCKS", _resident_blocks(call, tile, weight_vector) if asynchronous else 1),
         ),
         shared_bytes=_shared_bytes(call, tile),
         adjoint=call.adjoint,
@@ -191,36 +190,14 @@ def _second(call: Call, parts: int) -> tuple[Specialisation, int]:
     return specialisation, -(-prod(call.out_shape) // SUM_THREADS) if parts else 0
 
 
-# --- how wide the copies are --------------------------------------------------------------------
-
-
-def _widths(call: Call, copies: int) -> Iterator[int]:
-    """Yield how many elements may be copied at once, wide first; each thread has some copies."""
-    width = RUN_BYTES // call.type.element_bytes
-    while width > 1:
-        if copies % width == 0:
-            yield width
-        width //= 2
-
-
-def _x_vector(call: Call, tile: Tile) -> int:
-    """Return how many rows are copied at once: neighbours in memory, there or absent together.
-
-    That takes shifts which keep the alignment: a kernel no longer than its stride has only one.
-    """
-    strides, axis = call.strides.x, call.axes[-1]
-    if call.adjoint or call.x_channels_last or strides[-1] != 1 or axis.shifts > 1:
-        return 1
-    facts = (axis.q_begin, axis.q_size, axis.in_size, *strides[:-1])
-    copies = tile.rows * tile.depth // tile.threads
-    return next((v for v in _widths(call, copies) if all(n % v == 0 for n in facts)), 1)
+# --- what a block takes -------------------------------------------------------------------------
 
 
 def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
     """Return how many columns are copied at once: neighbours in memory, with a tap or without.
 
     Those are output channels where they are nearest in memory, or with a single one the phases
-    where their taps are.
+    where their taps are.  Rows are copied one by one, since their number is that of an image.
     """
     g, (group, c, m, *taps) = call.geometry, call.weight_strides
     if call.out_channels > 1:
@@ -232,17 +209,21 @@ def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
     if near != 1:
         return 1
     copies = tile.columns * tile.depth // tile.threads
-    return next((v for v in _widths(call, copies) if all(n % v == 0 for n in facts)), 1)
+    return gcd(RUN_BYTES // call.type.element_bytes, copies, *facts)
 
 
-def _resident_blocks(call: Call, tile: Tile) -> int:
+def _resident_blocks(call: Call, tile: Tile, weight_vector: int) -> int:
     """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing.
 
-    A thread gets 168 registers in a narrow block, and 128 in a wide one; transposing x takes more.
+    A thread gets 168 registers in a narrow block, and 128 in a wide one.  Transposing x takes more
+    before compute capability 9.0, above all with a last step that is not full, and where the weight
+    too is copied one by one.
     """
+    transposing, old = call.x_channels_last, call.capability < 90
     if tile.threads < 256:
-        return 384 // tile.threads
-    return 1 if call.x_channels_last and call.capability < 90 else 2
+        partial = call.channels % tile.depth > 0
+        return (256 if transposing and old and partial else 384) // tile.threads
+    return 1 if transposing and (old or weight_vector == 1) else 2
 
 
 def _shared_bytes(call: Call, tile: Tile) -> int:
