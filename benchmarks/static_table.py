@@ -33,8 +33,8 @@ from tconv.gpu import compile
 from tconv.gpu.choice import Specialisation
 
 PAGE = Path(__file__).parents[1] / "docs" / "kernel_resources.md"
-SAMPLE = {("float32", 90), ("float16", 80)}
-"""What a check compiles anew: all kernels of a dtype for a capability."""
+SAMPLE = 20
+"""Of so many kernels a check compiles one anew; their keys are hashes, so it may be any."""
 
 REMEDY = "run python benchmarks/static_table.py"
 
@@ -84,7 +84,7 @@ def check(rows: list[Row], pool: Executor) -> list[str]:
     complaints = limits.broken(rows, old)
     if PAGE.read_text() != tables.page(rows, old):
         complaints.append(f"{PAGE.name} is not what the record gives; {REMEDY}")
-    sample = {key: one for key, one in kernels.items() if (one[0].dtype, one[1]) in SAMPLE}
+    sample = {key: kernels[key] for key in sorted(kernels)[::SAMPLE]}
     for key, now in measured(sample, pool):
         if compile.version() != old.nvrtc:
             complaints += limits.complaints(*sample[key], now)

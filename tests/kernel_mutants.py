@@ -19,6 +19,7 @@ class Mutant:
     old: str
     new: str
     dtypes: tuple[str, ...] = ("f4", "f2")
+    axes: tuple[str, ...] = ("2",)
 
     def __str__(self):
         return self.why
@@ -657,8 +658,8 @@ FAULTS = [
         "early write: the next step overwrites the one that is multiplied",
         "gemm",
         "gemm.cuh",
-        "loader.begin(channels - step.c, p, shared.stage[now ^ 1]);",
-        "loader.begin(channels - step.c, p, shared.stage[now]);",
+        "loader.begin(end - step.c, p, shared.stage[now ^ 1]);",
+        "loader.begin(end - step.c, p, shared.stage[now]);",
     ),
     Fault(
         "missing wait",
@@ -1077,6 +1078,7 @@ GRADIENT_MUTANTS = [
         "weight_gradient.cu",
         "first = split * p.split_positions;",
         "first = 0;",
+        axes=("1",),
     ),
     # Few channels.
     Mutant(

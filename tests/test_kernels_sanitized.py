@@ -50,7 +50,7 @@ def test_the_sanitizers_find_nothing_on_hopper(build, late):
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 def test_the_sanitizers_find_nothing_on_hopper_in_many_geometries(build, late):
-    done = check("hopper", "40", "--dtypes", "f2", "bfloat16", build=build, late=late)
+    done = check("hopper", "40", "--dtypes", "f2", build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -58,7 +58,7 @@ def test_the_sanitizers_find_nothing_on_hopper_in_many_geometries(build, late):
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 @pytest.mark.parametrize("kernel", ["gather", "gemm"])
 def test_the_sanitizers_find_nothing_in_hundreds_of_geometries(kernel, build, late):
-    dtypes = ["f4", "f2", "bfloat16", "f8", "c8", "c16", "i4", "i8"]
+    dtypes = ["f4", "f2", "c8", "c16"]  # one of each size
     done = check(kernel, "510", "--dtypes", *dtypes, build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -72,7 +72,7 @@ def test_the_sanitizers_find_nothing_on_tensor_cores(build, late):
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 def test_the_sanitizers_find_nothing_on_tensor_cores_in_many_geometries(build, late):
-    done = check("mma", "40", build=build, late=late)
+    done = check("mma", "40", "--dtypes", "f4", "f2", build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -86,7 +86,7 @@ def test_the_sanitizers_find_nothing_in_small_groups(build):
 @pytest.mark.slow
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 def test_the_sanitizers_find_nothing_in_small_groups_of_many_geometries(build):
-    dtypes = ["f4", "f2", "bfloat16", "f8", "c8", "i4", "i8"]
+    dtypes = ["f4", "f2", "c8"]
     done = check("depthwise", "120", "--dtypes", *dtypes, build=build)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -103,7 +103,8 @@ def test_planted_faults_are_noticed(fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", kernel_mutants.MUTANTS, ids=str)
 def test_mutants_are_killed(mutant):
-    done = check(mutant.kernel, "40", "--dtypes", *mutant.dtypes, *plant(mutant))
+    arguments = mutant.kernel, "40", "--axes", *mutant.axes, "--dtypes", *mutant.dtypes
+    done = check(*arguments, *plant(mutant))
     assert done.returncode != 0
     assert kernel_mutants.WRONG in done.stderr or done.returncode < 0, done.stderr
 
@@ -126,7 +127,7 @@ def test_the_sanitizers_find_nothing_in_a_gradient(build, late):
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_sanitizers_find_nothing_in_hundreds_of_gradients(kernel, build, late):
-    dtypes = ["f4", "f2", "bfloat16", "f8", "c8", "c16", "i4", "i8"]
+    dtypes = ["f4", "f2", "c8", "c16"]
     done = check_gradients(kernel, "200", "--dtypes", *dtypes, build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -143,7 +144,7 @@ def test_planted_faults_in_gradients_are_noticed(fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", kernel_mutants.GRADIENT_MUTANTS, ids=str)
 def test_mutants_of_gradients_are_killed(mutant):
-    arguments = mutant.kernel, "10", "--axes", "1", "2", "--dtypes", *mutant.dtypes
+    arguments = mutant.kernel, "10", "--axes", *mutant.axes, "--dtypes", *mutant.dtypes
     done = check_gradients(*arguments, *plant(mutant))
     assert done.returncode != 0
     assert kernel_mutants.WRONG in done.stderr or done.returncode < 0, done.stderr
