@@ -16,21 +16,12 @@
 #include "arith.cuh"
 #include "geometry.cuh"
 #include "gather.cuh"
+#include "depthwise.cuh"
 
-// --- the window along the last axis, at compile time --------------------------------------------
+// --- a run along the last axis, at compile time -------------------------------------------------
 
 constexpr int RUN = RUN_Q * STRIDE_X;
-constexpr bool DENSE_X = DILATION_X <= STRIDE_X;
-constexpr int LAST_SHIFT = (KERNEL_X - 1) * DILATION_X / STRIDE_X;
-constexpr int SHIFTS_X = DENSE_X ? LAST_SHIFT + 1 : KERNEL_X;
-
-__device__ constexpr int shift_x(int j) { return DENSE_X ? j : j * DILATION_X / STRIDE_X; }
-
-__device__ constexpr int tap_x(int j, int r)
-{
-    const int reached = shift_x(j) * STRIDE_X + r;
-    return reached % DILATION_X == 0 && reached / DILATION_X < KERNEL_X ? reached / DILATION_X : -1;
-}
+constexpr int SHIFTS_X = WindowX::SHIFTS, LAST_SHIFT = WindowX::LAST_SHIFT;
 
 // A run begins with phase FIRST_PHASE; its e-th output has this q, counted from the first, and r.
 __device__ constexpr int q_of(int e) { return (FIRST_PHASE + e) / STRIDE_X; }
@@ -45,7 +36,8 @@ __device__ constexpr unsigned long long inputs_read()
     unsigned long long read = 0;
     for (int e = 0; e < RUN; ++e)
         for (int j = 0; j < SHIFTS_X; ++j)
-            if (tap_x(j, r_of(e)) >= 0) read |= 1ull << (q_of(e) + LAST_SHIFT - shift_x(j));
+            if (WindowX::tap(j, r_of(e)) >= 0)
+                read |= 1ull << (q_of(e) + LAST_SHIFT - WindowX::shift(j));
     return read;
 }
 constexpr unsigned long long INPUTS_READ = inputs_read();
@@ -58,27 +50,7 @@ __device__ __forceinline__ constexpr bool is_read(int input)
 
 // --- what lies in shared memory -----------------------------------------------------------------
 
-template <typename T, int COUNT>
-struct alignas(COUNT * sizeof(T)) Vector {
-    T of[COUNT];
-};
-constexpr bool X_IN_WORDS = X_VECTOR * sizeof(Element) % 4 == 0;
-using XWords = Vector<unsigned int, X_IN_WORDS ? X_VECTOR * sizeof(Element) / 4 : 1>;
-using OutVector = Vector<Element, OUT_VECTOR>;
 using WeightVector = Vector<Accumulator, 16 / sizeof(Accumulator)>;
-
-// One element of what was loaded as whole words.  Halves of words are taken out last of all, so that
-// nothing moves them about.
-__device__ __forceinline__ Element element(const XWords& words, int e)
-{
-    Element one;
-    const unsigned short half = static_cast<unsigned short>(words.of[e / 2] >> e % 2 * 16);
-    if constexpr (sizeof one == sizeof half)
-        memcpy(&one, &half, sizeof half);
-    else
-        memcpy(&one, &words.of[e * sizeof one / 4], sizeof one);
-    return one;
-}
 
 // The first input of a run is the X_LEAD-th element of a vector.
 constexpr int X_VECTORS = (X_LEAD + INPUTS - 1) / X_VECTOR + 1;
@@ -115,28 +87,7 @@ static_assert(sizeof(Shared) <= SHARED_BYTES, "Python launches with SHARED_BYTES
 
 // --- the other axes, at run time ----------------------------------------------------------------
 
-constexpr int Y = AXES > 1 ? AXES - 2 : 0;
-constexpr int SHIFTS_Y = DILATION_Y <= STRIDE_Y ? (KERNEL_Y - 1) * DILATION_Y / STRIDE_Y + 1
-                                                : KERNEL_Y;
-constexpr int SHIFTS_Z = DILATION_Z <= STRIDE_Z ? (KERNEL_Z - 1) * DILATION_Z / STRIDE_Z + 1
-                                                : KERNEL_Z;
-
-constexpr bool EVERY_TAP_Y = DILATION_Y == 1 && KERNEL_Y % STRIDE_Y == 0;  // in every phase
-
-template <int KERNEL, int STRIDE, int DILATION>
-struct Window {
-    static __device__ __forceinline__ int shift(int j)
-    {
-        return DILATION <= STRIDE ? j : j * DILATION / STRIDE;
-    }
-    static __device__ __forceinline__ int tap(int j, int r)
-    {
-        const int reached = shift(j) * STRIDE + r;
-        return reached % DILATION == 0 && reached / DILATION < KERNEL ? reached / DILATION : -1;
-    }
-};
-using WindowY = Window<KERNEL_Y, STRIDE_Y, DILATION_Y>;
-using WindowZ = Window<KERNEL_Z, STRIDE_Z, DILATION_Z>;
+constexpr int SHIFTS_Y = WindowY::SHIFTS, SHIFTS_Z = WindowZ::SHIFTS;
 
 // A run on its way from its number to its outputs; axes that are not there are 0.
 struct Mine {
@@ -249,11 +200,11 @@ __device__ __forceinline__ void multiply(const Accumulator (&x)[CHANNELS][INPUTS
         const int r = at % STRIDE_X, m = at / STRIDE_X % OUT_CHANNELS;
         const int c = at / STRIDE_X / OUT_CHANNELS % CHANNELS;
         const int j = at / STRIDE_X / OUT_CHANNELS / CHANNELS;
-        if (tap_x(j, r) < 0) continue;
+        if (WindowX::tap(j, r) < 0) continue;
 #pragma unroll
         for (int e = 0; e < RUN; ++e)
             if (r_of(e) == r)
-                multiply_add(sum[m][e], x[c][q_of(e) + LAST_SHIFT - shift_x(j)],
+                multiply_add(sum[m][e], x[c][q_of(e) + LAST_SHIFT - WindowX::shift(j)],
                              some.of[at % AT_ONCE]);
     }
 }
@@ -285,7 +236,7 @@ depthwise(const Element* __restrict__ x, const Element* __restrict__ weight,
         const int at = i % WEIGHTS, row = i / WEIGHTS;
         const int r = at % STRIDE_X, m = at / STRIDE_X % OUT_CHANNELS;
         const int c = at / STRIDE_X / OUT_CHANNELS % CHANNELS;
-        const int k = tap_x(at / STRIDE_X / OUT_CHANNELS / CHANNELS, r);
+        const int k = WindowX::tap(at / STRIDE_X / OUT_CHANNELS / CHANNELS, r);
         Index from = group * p.weight_group + c * p.weight_c + (first_m + m) * p.weight_m;
         if (AXES > 1) from += row % KERNEL_Y * p.axis[Y].weight_stride;
         if (AXES > 2) from += row / KERNEL_Y * p.axis[0].weight_stride;
@@ -338,7 +289,7 @@ depthwise(const Element* __restrict__ x, const Element* __restrict__ weight,
 #pragma unroll
                     for (int phase = 0; phase < PHASES_Y; ++phase) {
                         const int ky = WindowY::tap(begin + row, PHASES_Y > 1 ? phase : mine.r_y);
-                        if (EVERY_TAP_Y && SHIFTS_Y % ROWS_AT_ONCE == 0 || ky >= 0)
+                        if (WindowY::EVERY_TAP && SHIFTS_Y % ROWS_AT_ONCE == 0 || ky >= 0)
                             multiply(inputs[row], shared.weight[kz * KERNEL_Y + ky], sum[phase]);
                     }
             }

@@ -38,7 +38,7 @@ constexpr int WEIGHT_VECTOR = 4;
 constexpr int OUT_VECTOR = 2;
 constexpr int STAGES = 8;    // of a ring in shared memory
 constexpr int OUT_MAPS = 0;  // tensor maps of the result, one for each phase
-// The rest is for the depthwise kernel alone.  X is the last axis, Y the one before, Z the one before
+// The rest is for the depthwise kernels alone.  X is the last axis, Y the one before, Z the one before
 // that; an axis that is not there has a window of 1.
 constexpr int KERNEL_X = 4;
 constexpr int STRIDE_X = 2;
@@ -57,6 +57,8 @@ constexpr int ROWS_AT_ONCE = 2;  // rows of inputs that are loaded together
 constexpr int FIRST_PHASE = 1;   // r_begin along X
 constexpr int X_LEAD = 3;        // elements of a vector before a run's first input
 constexpr int TILES = 4;         // of runs that a block computes
+constexpr int STEP_Q = 2;        // q of a thread in one round of its walk along X
+constexpr bool WEIGHTS_HELD = true;  // in registers, from the first round to the last
 
 // And this for the warps of tensor cores.
 constexpr Mma MMA = Mma::TF32;  // which instruction multiplies

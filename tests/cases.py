@@ -231,6 +231,41 @@ SMALL_GROUPS = [
 """For the kernel of small groups, which compiles every window by itself."""
 
 
+SINGLE_CHANNELS = [
+    Case("alias-free, wide", "walks that begin and end within a row, a channel left over",
+         (2, 6, 70), (6, 1, 12), {"stride": 2, "padding": ((5, 6),), "groups": 6}),
+    Case("more channels than lanes", "the last slice is not full; whole vectors",
+         (1, 268, 3), (268, 1, 3), {"stride": 2, "groups": 268}),
+    Case("CenterNet", "rows of all phases, whole vectors",
+         (2, 8, 5, 9), (8, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 8}),
+    Case("FCN-8s", "256 taps, each thread holds those of one phase of rows",
+         (2, 3, 5, 11), (3, 1, 16, 16),
+         {"stride": 8, "padding": ((4, 3), (4, 5)), "groups": 3}),
+    Case("many taps", "read from shared memory again and again",
+         (1, 4, 3, 6), (4, 1, 24, 24), {"stride": 4, "padding": 3, "groups": 4}),
+    Case("negative pairs of rows", "the window is larger than the full result",
+         (1, 2, 6, 8), (2, 1, 4, 4),
+         {"stride": 2, "padding": ((-3, 2), (-5, -9)), "groups": 2}),
+    Case("stride beyond kernel, single channels", "phases without a tap hold the bias alone",
+         (1, 4, 4, 5), (4, 1, 2, 3), {"stride": (5, 7), "groups": 4}),
+    Case("phases of rows without a tap", "threads whose rows are all absent",
+         (1, 2, 5, 9), (2, 1, 3, 3), {"stride": (7, 8), "dilation": (14, 12), "groups": 2}),
+    Case("volume, single channels", "other strides and dilations in each axis",
+         (2, 4, 4, 5, 6), (4, 1, 2, 3, 4),
+         {"stride": (3, 1, 2), "dilation": (1, 3, 2), "padding": (1, 2, 3), "groups": 4}),
+    Case("volume, all phases of rows", "phases of planes by turns",
+         (1, 2, 3, 4, 5), (2, 1, 3, 3, 3),
+         {"stride": 2, "padding": 1, "output_padding": 1, "groups": 2}),
+]  # fmt: skip
+"""For the kernel of single channels that are nearest in memory."""
+
+
+def has_single_channels(case):
+    """Tell whether each channel is its own group."""
+    channels = case.weight[0] // case.call.get("groups", 1), case.weight[1]
+    return channels == (1, 1) and 0 not in (*case.x, *case.weight)
+
+
 def has_small_groups(case):
     """Tell whether groups have at most 8 channels to 16."""
     channels, out_channels = case.weight[0] // case.call.get("groups", 1), case.weight[1]

@@ -76,18 +76,20 @@ def test_the_sanitizers_find_nothing_on_tensor_cores_in_many_geometries(build, l
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# The depthwise kernel copies nothing asynchronously.
+# The depthwise kernels copy nothing asynchronously.
 @pytest.mark.parametrize("build", ["asan", "tsan"])
-def test_the_sanitizers_find_nothing_in_small_groups(build):
-    done = check("depthwise", "0", "--axes", "2", "--dtypes", "f4", "f2", build=build)
+@pytest.mark.parametrize("kernel", ["depthwise", "depthwise_channels_last"])
+def test_the_sanitizers_find_nothing_in_small_groups(kernel, build):
+    done = check(kernel, "0", "--axes", "2", "--dtypes", "f4", "f2", build=build)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("build", ["asan", "tsan"])
-def test_the_sanitizers_find_nothing_in_small_groups_of_many_geometries(build):
+@pytest.mark.parametrize("kernel", ["depthwise", "depthwise_channels_last"])
+def test_the_sanitizers_find_nothing_in_small_groups_of_many_geometries(kernel, build):
     dtypes = ["f4", "f2", "c8"]
-    done = check("depthwise", "120", "--dtypes", *dtypes, build=build)
+    done = check(kernel, "120", "--dtypes", *dtypes, build=build)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

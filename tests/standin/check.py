@@ -28,6 +28,7 @@ TILES = {
     "gemm": Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8),
     "hopper": hopper.TILES[2],
     "depthwise": None,
+    "depthwise_channels_last": None,
     "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
 }
 
@@ -94,6 +95,9 @@ def some_calls(given):
     if given.kernel == "depthwise":  # A window is a kernel of its own: a few of them.
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.SMALL_GROUPS, *list(filter(cases.has_small_groups, random))[::3]]
+    if given.kernel == "depthwise_channels_last":
+        random = cases.random_cases(3 * given.count, seed=11)
+        chosen = [*cases.SINGLE_CHANNELS, *filter(cases.has_single_channels, random)]
     if given.kernel == "gemm":
         chosen = [*cases.LONG_SUMS, *chosen]
     if given.kernel == "mma":
@@ -124,6 +128,8 @@ def lying(given, device, arrays):
         x = layouts.channels_last(x, ndim, device.empty)
         weight = layouts.packed(weight, device.empty)
     else:
+        if given.kernel == "depthwise_channels_last" and x.ndim == weight.ndim:
+            x = nearest(x, 1)
         x, weight = exact(device, x), exact(device, weight)
     return x, weight, None if bias is None else exact(device, bias)
 

@@ -10,7 +10,16 @@ from typing import Any, Protocol
 
 from ..call import Call, Operation
 from ..choice import Choice
-from . import depthwise, gather, gemm, hopper, mma, weight_gradient, weight_gradient_narrow
+from . import (
+    depthwise,
+    depthwise_channels_last,
+    gather,
+    gemm,
+    hopper,
+    mma,
+    weight_gradient,
+    weight_gradient_narrow,
+)
 
 
 class Choose(Protocol):
@@ -23,6 +32,7 @@ class Choose(Protocol):
 FAMILIES: dict[str, Choose] = {
     "hopper": hopper.choose,
     "depthwise": depthwise.choose,
+    "depthwise_channels_last": depthwise_channels_last.choose,
     "mma": mma.choose,
     "gemm": gemm.choose,
     "gather": gather.choose,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import gcd, prod
 
+from ..._geometry import Geometry
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
 
@@ -45,8 +48,8 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
         return refusal
     found = _best(call)
     if found is None:
-        window = "x".join(map(str, g.kernel_size))
-        return f"a {window} window of these channels does not fit a thread's registers"
+        size = "x".join(map(str, g.kernel_size))
+        return f"a {size} window of these channels does not fit a thread's registers"
     run, specialisation = found
     row_runs = -(-g.out_size[-1] // (run.q * g.stride[-1]))
     rows = [axis.q_size if run.phases_y > 1 else n for axis, n in
@@ -65,6 +68,22 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     )
 
 
+def can_be_written_out(g: Geometry) -> bool:
+    """Tell whether the compiler can reckon with the window's sizes."""
+    return all(
+        max(kernel_size * dilation, stride) <= 4096
+        for kernel_size, stride, dilation in zip(g.kernel_size, g.stride, g.dilation, strict=True)
+    )
+
+
+def window(g: Geometry) -> Iterator[tuple[str, int]]:
+    """Yield the constants of a window; an axis that is not there has a window of 1."""
+    axes = zip(g.kernel_size[::-1], g.stride[::-1], g.dilation[::-1], strict=True)
+    for name, sizes in zip_longest("XYZ", axes, fillvalue=(1, 1, 1)):
+        for what, size in zip(("KERNEL", "STRIDE", "DILATION"), sizes, strict=True):
+            yield f"{what}_{name}", size
+
+
 def _refusal(call: Call, asked: bool) -> str | None:
     g = call.geometry
     if not 1 <= call.channels <= MOST_CHANNELS or call.out_channels > MOST_OUT_CHANNELS:
@@ -72,9 +91,8 @@ def _refusal(call: Call, asked: bool) -> str | None:
             f"groups of {call.channels} to {call.out_channels} channels are not small: "
             f"at most {MOST_CHANNELS} to {MOST_OUT_CHANNELS} are"
         )
-    for kernel_size, stride, dilation in zip(g.kernel_size, g.stride, g.dilation, strict=True):
-        if max(kernel_size * dilation, stride) > 4096:
-            return "the window is too large to be written out by the compiler"
+    if not can_be_written_out(g):
+        return "the window is too large to be written out by the compiler"
     neighbours = [
         n == 1 or step == 1
         for n, step in ((g.in_size[-1], call.strides.x[-1]), (g.out_size[-1], call.strides.out[-1]))
@@ -129,8 +147,6 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
     rows_at_once = max(1, min(shifts_y, AT_ONCE // (inputs * call.channels * words)))
     if products * rows_at_once > MOST_PRODUCTS:
         rows_at_once = 1
-    window = zip("XYZ", g.kernel_size[::-1], g.stride[::-1], g.dilation[::-1], strict=False)
-    by_axis = {name: sizes for name, *sizes in window}
     return Specialisation(
         kernel="depthwise",
         dtype=call.dtype,
@@ -139,13 +155,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
         constants=(
             ("AXES", g.ndim),
             ("ACTIVATION", call.activation or "none"),
-            *(
-                (f"{what}_{name}", size)
-                for name in "XYZ"
-                for what, size in zip(
-                    ("KERNEL", "STRIDE", "DILATION"), by_axis.get(name, (1, 1, 1)), strict=True
-                )
-            ),
+            *window(g),
             ("CHANNELS", call.channels),
             ("OUT_CHANNELS", run.out_channels),
             ("RUN_Q", run.q),
