@@ -39,16 +39,15 @@ __device__ __forceinline__ constexpr bool no_tap(int jy, int phase)
     return PHASES_Y > 1 && WindowY::tap(jy, phase) < 0;
 }
 
-__device__ __forceinline__ void load(const Element* __restrict__ x, Index at, bool there,
-                                     Channels& to)
+__device__ __forceinline__ void load(const Element* from, bool there, Channels& to)
 {
     if constexpr (X_IN_WORDS) {
         XWords some = {};
-        if (there) some = *reinterpret_cast<const XWords*>(x + at);
+        if (there) some = *reinterpret_cast<const XWords*>(from);
 #pragma unroll
         for (int c = 0; c < VECTOR; ++c) to[c] = widen(element(some, c));
     } else {
-        to[0] = there ? widen(x[at]) : Accumulator{};
+        to[0] = there ? widen(*from) : Accumulator{};
     }
 }
 
@@ -62,8 +61,8 @@ __device__ __forceinline__ Index smaller(Index a, Index b) { return a < b ? a : 
 
 // Where a walk begins; axes that are not there are 0.
 struct Walk {
-    Index n, begin, end;  // q, counted from the first
-    Index y, z;           // the outputs' row, in phase 0 of all
+    Index n, begin, size;  // along the last axis, in q, counted from the first
+    Index y, z;            // the outputs' row, in phase 0 of all
     Index q_y, q_z;
     int r_y, r_z;
 };
@@ -76,7 +75,7 @@ __device__ __forceinline__ Walk walk_at(Index number, const Params& p)
     number = divide(number, p.row_runs, run);
     const Index rounds = quotient(last.q_size.divisor - 1, p.row_runs) / STEP_Q + 1;
     walk.begin = run * rounds * STEP_Q;
-    walk.end = smaller(walk.begin + rounds * STEP_Q, last.q_size.divisor);
+    walk.size = smaller(rounds * STEP_Q, last.q_size.divisor - walk.begin);
     if constexpr (AXES > 1) {
         const Axis& axis = p.axis[Y];
         if constexpr (PHASES_Y > 1) {
@@ -209,29 +208,39 @@ depthwise_channels_last(const Element* __restrict__ x, const Element* __restrict
     Index out_at = walk.n * p.out_n + channel * p.out_m;
     if constexpr (AXES > 1) out_at += walk.y * p.axis[Y].out_stride;
     if constexpr (AXES > 2) out_at += walk.z * p.axis[0].out_stride;
+    const Index first_o = walk.begin * STRIDE_X - last.r_begin;
     const Index out_y = AXES > 1 ? p.axis[Y].out_stride : 0;
     const auto row_exists = [&](int phase) {
         return PHASES_Y == 1 || inside(walk.y + phase, p.axis[Y].out_size.divisor);
     };
 
+    // Pointers go along with the rounds: that takes fewest instructions.
     const Index first = last.q_begin + walk.begin - LAST_SHIFT;  // input
+    const long long x_step = last.x_stride, out_step = last.out_stride;
+    const Element* from[WINDOW_ROWS];
+#pragma unroll
+    for (int row = 0; row < WINDOW_ROWS; ++row) from[row] = x + (rows.at[row] + first * x_step);
+    Element* to[PHASES_Y];
+#pragma unroll
+    for (int phase = 0; phase < PHASES_Y; ++phase)
+        to[phase] = out + (out_at + phase * out_y + first_o * out_step);
+
     Channels inputs[WINDOW_ROWS][INPUTS];
-    const auto load_some = [&](int from, int to, Index first) {
+    const auto load_some = [&](int begin, int end, Index first) {
 #pragma unroll
         for (int row = 0; row < WINDOW_ROWS; ++row)
 #pragma unroll
-            for (int input = 0; input < INPUTS; ++input) {
-                const Index i = first + input;
-                if (from <= input && input < to)
-                    load(x, rows.at[row] + i * last.x_stride,
-                         rows.there[row] && inside(i, last.in_size), inputs[row][input]);
-            }
+            for (int input = 0; input < INPUTS; ++input)
+                if (begin <= input && input < end)
+                    load(from[row] + input * x_step,
+                         rows.there[row] && inside(first + input, last.in_size),
+                         inputs[row][input]);
     };
     load_some(0, LAST_SHIFT, first);
 
 #pragma unroll 1
-    for (Index q = walk.begin; q < walk.end; q += STEP_Q) {
-        load_some(LAST_SHIFT, INPUTS, first + (q - walk.begin));
+    for (Index q = 0; q < walk.size; q += STEP_Q) {
+        load_some(LAST_SHIFT, INPUTS, first + q);
 
         Channels sum[PHASES_Y][STEP_Q][STRIDE_X] = {};
 #pragma unroll
@@ -256,35 +265,38 @@ depthwise_channels_last(const Element* __restrict__ x, const Element* __restrict
                     }
                 }
 
+        const Index before = -(first_o + q * STRIDE_X), left = last.out_size.divisor + before;
 #pragma unroll
-        for (int phase = 0; phase < PHASES_Y; ++phase)
+        for (int phase = 0; phase < PHASES_Y; ++phase) {
 #pragma unroll
             for (int e = 0; e < STEP_Q * STRIDE_X; ++e) {
-                const Index o = q * STRIDE_X - last.r_begin + e;
-                if (!row_exists(phase) || !inside(o, last.out_size.divisor)) continue;
+                if (!row_exists(phase) || e < before || e >= left) continue;
                 OutVector some;
 #pragma unroll
                 for (int c = 0; c < VECTOR; ++c)
                     finish(sum[phase][e / STRIDE_X][e % STRIDE_X][c], added[c], some.of[c]);
-                const Index at = out_at + phase * out_y + o * last.out_stride;
-                *reinterpret_cast<OutVector*>(out + at) = some;
+                *reinterpret_cast<OutVector*>(to[phase] + e * out_step) = some;
             }
+            to[phase] += STEP_Q * STRIDE_X * out_step;
+        }
 
+        // The next round's window: what its inputs have in common with this one's.
 #pragma unroll
-        for (int row = 0; row < WINDOW_ROWS; ++row)
+        for (int row = 0; row < WINDOW_ROWS; ++row) {
 #pragma unroll
             for (int input = 0; input < LAST_SHIFT; ++input)
 #pragma unroll
                 for (int c = 0; c < VECTOR; ++c)
                     inputs[row][input][c] = inputs[row][input + STEP_Q][c];
+            from[row] += STEP_Q * x_step;
+        }
     }
 
     // A zero in the place of something absent does no harm, but times infinity it is NaN.
-    const Index end = walk.end + last.q_begin;
-    if (all_finite || (0 <= first && end <= last.in_size)) return;
-    const Index end_o = smaller(walk.end * STRIDE_X - last.r_begin, last.out_size.divisor);
+    if (all_finite || (0 <= first && first + LAST_SHIFT + walk.size <= last.in_size)) return;
+    const Index end_o = smaller(first_o + walk.size * STRIDE_X, last.out_size.divisor);
 #pragma unroll 1
-    for (Index o = walk.begin * STRIDE_X - last.r_begin; o < end_o; ++o)
+    for (Index o = first_o; o < end_o; ++o)
 #pragma unroll 1
         for (int e = 0; e < PHASES_Y * VECTOR; ++e) {
             const int phase = e / VECTOR, c = e % VECTOR;

@@ -238,6 +238,8 @@ SINGLE_CHANNELS = [
          (1, 268, 3), (268, 1, 3), {"stride": 2, "groups": 268}),
     Case("CenterNet", "rows of all phases, whole vectors",
          (2, 8, 5, 9), (8, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 8}),
+    Case("walks within rows", "no input of theirs is beyond an end, though a whole row may be",
+         (1, 4, 5, 45), (4, 1, 4, 4), {"stride": 2, "groups": 4}),
     Case("FCN-8s", "256 taps, each thread holds those of one phase of rows",
          (2, 3, 5, 11), (3, 1, 16, 16),
          {"stride": 8, "padding": ((4, 3), (4, 5)), "groups": 3}),

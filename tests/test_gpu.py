@@ -20,7 +20,7 @@ from tconv._geometry import Geometry
 from tconv.commands.bench import suite
 from tconv.gpu import launch
 from tconv.gpu.call import Call, Strides, contiguous
-from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT
+from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT, depthwise_channels_last
 from tconv.gpu.families.gemm import MOST_SPLITS, TILES
 from tconv.gpu.params import gradient_layout, layout, params
 from tconv.gpu.prologue import prologue
@@ -58,7 +58,7 @@ def choose(geometry, dtype="float32", *, kernel=None, tile=None, **options):
 
 def chosen(kernel):
     """Return a choice of any kernel, for a layer that it can compute."""
-    if kernel == "depthwise":
+    if kernel.startswith("depthwise"):
         return choose(DEPTHWISE, kernel=kernel)
     g = DOUBLING
     n, h, w, c = contiguous((g.batch, *g.in_size, g.in_channels))
@@ -116,6 +116,59 @@ def test_the_depthwise_kernel_refuses_what_does_not_suit_it_and_says_why():
     last = plan("centernet-up", channels_last=True).choice
     assert last.specialisation.kernel != "depthwise"
     assert "not depthwise: the last axis is not nearest in memory" in last.refusals
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "complex64"])
+def test_single_channels_nearest_in_memory_take_a_kernel_of_their_own(dtype):
+    for name in ("fcn8s-depthwise", "centernet-up", "bigvgan-depthwise", "depthwise-47341"):
+        choice = plan(name, dtype, channels_last=True).choice
+        assert choice.specialisation.kernel == "depthwise_channels_last"
+        assert choice.reason == "single channels, nearest in memory: memory decides"
+    dense = plan("unet-top", dtype, channels_last=True).choice
+    (refusal,) = [text for text in dense.refusals if "depthwise_channels_last" in text]
+    assert refusal.endswith("channels are not single channels")
+
+
+def test_the_kernel_of_single_channels_refuses_what_does_not_suit_it_and_says_why():
+    for change, reason in (
+        ({"kernel_size": (31, 31), "stride": (1, 1)}, "a 31x31 window does not fit a thread"),
+        ({"kernel_size": (64, 64), "stride": (32, 32)}, "a 64x64 window does not fit a thread"),
+        ({"stride": (2, 5000)}, "the window is too large"),
+        ({"dilation": (3000, 2)}, "the window is too large"),
+    ):
+        with pytest.raises(ValueError, match=f"^the depthwise_channels_last .*: {reason}"):
+            choose(replace(DEPTHWISE, **change), kernel="depthwise_channels_last")
+    mixed = replace(strides(DEPTHWISE), x=(64 * 128 * 128, 1, 64 * 128, 64))
+    refusals = select(Call(DEPTHWISE, "float32", mixed)).refusals
+    assert "not depthwise_channels_last: channels are not nearest in memory" in refusals
+
+
+def test_single_channels_move_by_16_bytes_where_they_are_aligned_and_registers_allow():
+    for name in ("centernet-up", "bigvgan-depthwise"):
+        for dtype, elements in (("float32", 4), ("float16", 4), ("float64", 2)):
+            s = plan(name, dtype, channels_last=True).choice.specialisation
+            assert s["X_VECTOR"] == s["OUT_VECTOR"] == elements
+    assert (
+        plan("depthwise-47341", "float16", channels_last=True).choice.specialisation["X_VECTOR"]
+        == 8
+    )
+    assert plan("fcn8s-depthwise", channels_last=True).choice.specialisation["X_VECTOR"] == 1
+
+
+def test_image_sizes_of_single_channels_share_one_specialisation_and_every_output_has_a_walk():
+    found = set()
+    for height, width in ((7, 9), (31, 1001), (1, 2), (256, 256), (4, 33)):
+        shape = (2, 64, height, width)
+        choice = gpu.plan(
+            shape, (64, 1, 4, 4), stride=2, padding=1, groups=64, channels_last=True
+        ).choice
+        s = choice.specialisation
+        found.add(s)
+        length = depthwise_channels_last.walk(width + 1, choice.row_runs, s["STEP_Q"])
+        assert (choice.row_runs - 1) * length < width + 1 <= choice.row_runs * length
+        assert choice.group_runs == 2 * (height + 1) * choice.row_runs
+        assert choice.row_blocks * (s.threads // 16) >= choice.group_runs
+    assert len(found) == 1
 
 
 def test_the_depthwise_kernel_moves_16_bytes_at_once_in_the_layers_it_was_made_for():

@@ -288,6 +288,20 @@ def test_a_run_of_the_depthwise_kernel_moves_the_vectors_that_its_window_spans()
     assert traffic.traffic(call, choice).fetched == 4 * (runs * elements + weights)
 
 
+def test_a_walk_in_channels_last_memory_moves_each_input_once_a_row_and_those_before_the_first():
+    g = gpu.plan((1, 8, 4, 20), (8, 1, 4, 4), stride=2, padding=1, groups=8).geometry
+    strides = Strides((640, 1, 160, 8), (16, 16, 4, 1), 1, (2560, 1, 320, 8))
+    call = Call(g, "float32", strides)
+    choice = select(call)
+    assert choice.specialisation.kernel == "depthwise_channels_last"
+    # 40 columns after a padding of 1 are 21 q, three walks of 7; 8 rows are 5 q of two phases each.
+    assert choice.row_runs == 3
+    inputs = 8 * 5 * 2 * (21 + 3 * 1)
+    # 15 walks of two threads each are one block of 128 threads.
+    assert choice.blocks == 1
+    assert traffic.traffic(call, choice).fetched == 4 * (inputs + 8 * 16)
+
+
 def counted(g, choice):
     """Count the elements that a tiled grid fetches, block by block and shift by shift."""
     tile = choice.tile

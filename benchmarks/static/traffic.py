@@ -9,6 +9,7 @@ The compulsory ones are all of x, the weight and the result, once.
   elements count too.  A second pass reads what the first has written.
 - depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
   taps, and a block the weights of its channels.
+- depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
         return Traffic(elements * size + workspace, stored + workspace, products)
     if choice.specialisation.kernel == "depthwise":
         return Traffic(_runs(call, choice) * size, stored, g.products)
+    if choice.specialisation.kernel == "depthwise_channels_last":
+        return Traffic(_walks(call, choice) * size, stored, g.products)
     if choice.specialisation.kernel == "gather":
         return Traffic(2 * g.products * size, stored, g.products)
     return None
@@ -81,15 +84,35 @@ def _visits(call: Call, choice: Choice, tile: Tile | WarpTile) -> int:
 def _runs(call: Call, choice: Choice) -> int:
     """Return the elements that all runs of the depthwise kernel fetch."""
     s = dict(choice.specialisation.constants)
-    last_shift = (s["KERNEL_X"] - 1) * s["DILATION_X"] // s["STRIDE_X"]
-    inputs = (s["FIRST_PHASE"] + s["RUN_Q"] * s["STRIDE_X"] - 1) // s["STRIDE_X"] + 1 + last_shift
-    vectors = (s["X_LEAD"] + inputs - 1) // s["X_VECTOR"] + 1
-    # With all phases in a run it needs the rows of every shift, else on average those of its own.
-    rows = Fraction(s["KERNEL_Y"] * s["KERNEL_Z"], s["STRIDE_Y"] * s["STRIDE_Z"])
-    if s["PHASES_Y"] > 1:
-        rows = Fraction(call.axes[-2].shifts * s["KERNEL_Z"], s["STRIDE_Z"])
+    inputs = (s["FIRST_PHASE"] + s["RUN_Q"] * s["STRIDE_X"] - 1) // s["STRIDE_X"] + 1
+    vectors = (s["X_LEAD"] + inputs + _last_shift(s) - 1) // s["X_VECTOR"] + 1
     g = call.geometry
     runs = choice.group_runs * g.groups * (call.out_channels // s["OUT_CHANNELS"])
     weights = prod(g.kernel_size) * s["CHANNELS"] * s["OUT_CHANNELS"]
-    elements = runs * rows * s["CHANNELS"] * vectors * s["X_VECTOR"]
+    elements = runs * _rows(call, s) * s["CHANNELS"] * vectors * s["X_VECTOR"]
     return int(elements) + choice.blocks * weights
+
+
+def _walks(call: Call, choice: Choice) -> int:
+    """Return the elements that all walks along channels-last memory fetch."""
+    s, g = dict(choice.specialisation.constants), call.geometry
+    q = -(-call.axes[-1].q_size // s["STEP_Q"]) * s["STEP_Q"]
+    inputs = q + choice.row_runs * _last_shift(s)
+    rows = choice.group_runs // choice.row_runs * g.groups
+    weights = prod(g.kernel_size) * g.groups * choice.row_blocks
+    return int(rows * _rows(call, s) * inputs) + weights
+
+
+def _last_shift(s: dict[str, int]) -> int:
+    return (s["KERNEL_X"] - 1) * s["DILATION_X"] // s["STRIDE_X"]
+
+
+def _rows(call: Call, s: dict[str, int]) -> Fraction:
+    """Return the rows of inputs that a thread needs.
+
+    With all phases of the axis before the last these are the rows of every shift, else on average
+    those of its own.
+    """
+    if s["PHASES_Y"] > 1:
+        return Fraction(call.axes[-2].shifts * s["KERNEL_Z"], s["STRIDE_Z"])
+    return Fraction(s["KERNEL_Y"] * s["KERNEL_Z"], s["STRIDE_Y"] * s["STRIDE_Z"])

@@ -12,11 +12,14 @@ from .depthwise import MOST_PRODUCTS, can_be_written_out, window
 
 THREADS = 128
 BLOCKS = 4
-"""Of a multiprocessor at once: a thread has 128 registers.  Where weights are not held there are
-half as many, because the compiler fetches many of them at once."""
+"""Of a multiprocessor at once, at least; that leaves a thread 128 registers."""
+ROOMY_BLOCKS = 2
+"""Where more than what is counted below needs registers."""
 
-MOST_WORDS = 100
-"""Of 4 bytes, that a thread may keep in registers: inputs, weights and sums."""
+EXPENSIVE = ("sigmoid", "tanh", "gelu", "silu")
+
+MOST_WORDS = 106
+"""Of 4 bytes, that a thread may keep in registers: inputs, weights, sums and pointers."""
 MOST_LANES, LEAST_LANES = 32, 8
 """Vectors of channels that lie side by side in a block."""
 MOST_SHARED_BYTES = 48 << 10
@@ -121,8 +124,9 @@ def _fits(call: Call, step: Step) -> bool:
         taps = taps // call.axes[-2].shifts * g.kernel_size[-2]
     sums = step.phases_y * step.q * g.stride[-1]
     numbers = step.channels * (inputs + sums + (taps if step.weights_held else 1))
+    pointers = rows + step.phases_y
     return (
-        numbers * call.type.accumulator_bytes // 4 <= MOST_WORDS
+        numbers * call.type.accumulator_bytes // 4 + 2 * pointers <= MOST_WORDS
         and step.channels * step.q * taps <= MOST_PRODUCTS
         and _lanes(call, step) >= LEAST_LANES
     )
@@ -140,6 +144,7 @@ def _lanes(call: Call, step: Step) -> int:
 
 def _specialisation(call: Call, step: Step) -> Specialisation:
     g, lanes = call.geometry, _lanes(call, step)
+    roomy = not step.weights_held or call.index_bits == 64 or call.activation in EXPENSIVE
     return Specialisation(
         kernel="depthwise_channels_last",
         dtype=call.dtype,
@@ -155,7 +160,7 @@ def _specialisation(call: Call, step: Step) -> Specialisation:
             ("OUT_VECTOR", step.channels),
             ("CHANNEL_LANES", lanes),
             ("WEIGHTS_HELD", step.weights_held),
-            ("BLOCKS", BLOCKS if step.weights_held else BLOCKS // 2),
+            ("BLOCKS", ROOMY_BLOCKS if roomy else BLOCKS),
         ),
         shared_bytes=-(-_lane_bytes(call, step) * (lanes + 1) // 16) * 16,
     )
