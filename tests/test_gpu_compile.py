@@ -129,3 +129,32 @@ def test_the_other_dtypes_compile_for_every_architecture_without_a_spill(compile
         _, log = compile.compiled(text, name, "--ptxas-options=-v")
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
         assert "warning" not in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("window", "stride", "dtype", "activation"),
+    [
+        ((12,), 2, "float16", "gelu"),
+        ((4, 4), 2, "float64", "silu"),
+        ((4, 4), 2, "complex128", None),
+        ((16, 16), 8, "int64", "relu"),
+        ((7, 7), 1, "float32", None),  # weights are read in each round
+        ((3, 3, 3), 2, "bfloat16", "tanh"),
+    ],
+)
+def test_single_channels_compile_for_every_architecture_without_a_spill(
+    compile, window, stride, dtype, activation
+):
+    shape = (1, 64, *(9 for _ in window))
+    for capability in (75, 80, 86, 89, 90, 100, 120):
+        plan = gpu.plan(
+            shape, (64, 1, *window), dtype, stride=stride, padding=1, groups=64,
+            activation=activation, channels_last=True, capability=capability,
+        )  # fmt: skip
+        specialisation = plan.choice.specialisation
+        assert specialisation.kernel == "depthwise_channels_last"
+        name = compile.architecture(capability)
+        _, log = compile.compiled(source(specialisation), name, "--ptxas-options=-v")
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
+        assert "warning" not in log
