@@ -440,6 +440,7 @@ MUTANTS = [
         "depthwise_channels_last.cu",
         "(first_channel + c) * p.weight_group",
         "c * p.weight_group",
+        axes=("1",),
     ),
     Mutant(
         "depthwise_channels_last reads rows without a tap, for infinity to meet zeros",
