@@ -104,6 +104,14 @@ class Axis:
             pad_begin=pad_begin,
         )
 
+    def outputs(self, phase: int) -> range:
+        """Return the outputs of a phase.
+
+        Its number is r; where not every phase has an output, it is that of its only output.
+        """
+        first = (phase - self.r_begin) % self.stride if self.phases == self.stride else phase
+        return range(first, self.out_size, self.stride)
+
 
 @dataclass(frozen=True)
 class Call:

@@ -141,20 +141,13 @@ def _out_maps(call: Call, sizes: tuple[int, ...], images: int) -> tuple[TensorMa
         return ()
     maps = []
     for number in product(*(range(axis.phases) for axis in call.axes)):
-        # An axis with a stride of its own has all phases, from r = 0 on; else they begin at 0.
-        first = [
-            (r - axis.r_begin) % stride if axis.phases == stride else r
-            for r, axis, stride in zip(number, call.axes, g.stride, strict=True)
-        ]
-        counts = [
-            -(-(o - f) // stride) for o, f, stride in zip(g.out_size, first, g.stride, strict=True)
-        ]
+        outputs = [axis.outputs(phase) for phase, axis in zip(number, call.axes, strict=True)]
         spread = [stride * step for stride, step in zip(g.stride, steps, strict=True)]
         group = (g.groups,) * grouped
-        view = (call.out_channels, *group, *reversed(counts), g.batch)
+        view = (call.out_channels, *group, *map(len, reversed(outputs)), g.batch)
         apart = (call.out_channels,) * grouped
         engine = _engine_strides(view, (m_stride, *apart, *reversed(spread), n_stride))
-        offset = 2 * sum(f * step for f, step in zip(first, steps, strict=True))
+        offset = 2 * sum(o.start * step for o, step in zip(outputs, steps, strict=True))
         if engine is None or offset % 16:
             return ()
         box = (SLICE, *(1,) * grouped, *reversed(sizes), images)
