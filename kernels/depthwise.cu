@@ -85,67 +85,27 @@ struct Shared {
 };
 static_assert(sizeof(Shared) <= SHARED_BYTES, "Python launches with SHARED_BYTES");
 
-// --- the other axes, at run time ----------------------------------------------------------------
+// --- which run is mine? -------------------------------------------------------------------------
 
 constexpr int SHIFTS_Y = WindowY::SHIFTS, SHIFTS_Z = WindowZ::SHIFTS;
 
-// A run on its way from its number to its outputs; axes that are not there are 0.
-struct Mine {
-    Index n, first;       // the item, and the first input
-    Index o, y, z;        // the first output, in row 0
-    Index q_y, q_z;
-    int r_y, r_z;         // of row 0
+// A run on its way from its number to its outputs.
+struct Mine : OutRow {
+    Index first, o;  // along the last axis: the first input, and the first output
     bool exists;
 };
 
 __device__ __forceinline__ Mine run_at(Index index, const Params& p)
 {
-    const Axis& last = p.axis[AXES - 1];
     Mine mine = {};
     mine.exists = index < p.group_runs;
     if (!mine.exists) return mine;
     Index run;
     index = divide(index, p.row_runs, run);
     mine.o = run * RUN;
-    mine.first = last.q_begin + run * RUN_Q - LAST_SHIFT;
-    if constexpr (AXES > 1) {
-        const Axis& axis = p.axis[Y];
-        if constexpr (PHASES_Y > 1) {
-            index = divide(index, axis.q_size, mine.q_y);
-            mine.y = mine.q_y * STRIDE_Y - axis.r_begin;
-        } else {
-            index = divide(index, axis.out_size, mine.y);
-            mine.q_y = (mine.y + axis.r_begin) / STRIDE_Y;
-            mine.r_y = static_cast<int>((mine.y + axis.r_begin) % STRIDE_Y);
-        }
-        mine.q_y += axis.q_begin;
-    }
-    if constexpr (AXES > 2) {
-        const Axis& axis = p.axis[0];
-        index = divide(index, axis.out_size, mine.z);
-        mine.q_z = axis.q_begin + (mine.z + axis.r_begin) / STRIDE_Z;
-        mine.r_z = static_cast<int>((mine.z + axis.r_begin) % STRIDE_Z);
-    }
-    mine.n = index;
+    mine.first = p.axis[AXES - 1].q_begin + run * RUN_Q - LAST_SHIFT;
+    find(index, p, mine);
     return mine;
-}
-
-// Is the row of inputs at these shifts there?  Adds its offset to `at`.
-__device__ __forceinline__ bool row_at(const Mine& mine, int jz, int jy, const Params& p, Index& at)
-{
-    bool there = mine.exists;
-    at += mine.n * p.x_n;
-    if constexpr (AXES > 1) {
-        const Index i = mine.q_y - WindowY::shift(jy);
-        there = there && inside(i, p.axis[Y].in_size);
-        at += i * p.axis[Y].x_stride;
-    }
-    if constexpr (AXES > 2) {
-        const Index i = mine.q_z - WindowZ::shift(jz);
-        there = there && inside(i, p.axis[0].in_size);
-        at += i * p.axis[0].x_stride;
-    }
-    return there;
 }
 
 // Is every row of an array made of whole vectors of this size, and nothing in between?
@@ -266,7 +226,7 @@ depthwise(const Element* __restrict__ x, const Element* __restrict__ weight,
 #pragma unroll
                 for (int row = 0; row < ROWS_AT_ONCE; ++row) {
                     at[row] = group * CHANNELS * p.x_c;
-                    there[row] = row_at(mine, jz, begin + row, p, at[row]);
+                    there[row] = input_row(mine, jz, begin + row, p, at[row]) && mine.exists;
                     whole = whole && there[row];
                 }
                 if (x_vectors) {

@@ -1,4 +1,5 @@
-// For the two depthwise kernels: the window at compile time, and elements that are moved together.
+// For the two depthwise kernels: the window at compile time, rows of outputs and of inputs, and
+// elements that are moved together.
 #pragma once
 
 // --- the window along one axis ------------------------------------------------------------------
@@ -27,6 +28,59 @@ using WindowY = Window<KERNEL_Y, STRIDE_Y, DILATION_Y>;
 using WindowZ = Window<KERNEL_Z, STRIDE_Z, DILATION_Z>;
 
 constexpr int Y = AXES > 1 ? AXES - 2 : 0;  // its place among the axes
+
+// --- rows along the last axis, at run time ------------------------------------------------------
+
+// A row of outputs in PHASES_Y phases of Y; axes that are not there are 0.
+struct OutRow {
+    Index n;         // the item
+    Index y, z;      // the outputs, in phase 0 of all
+    Index q_y, q_z;
+    int r_y, r_z;    // 0 where there are all phases
+};
+
+// Rows are counted as they lie in a result of one channel.
+__device__ __forceinline__ void find(Index number, const Params& p, OutRow& row)
+{
+    if constexpr (AXES > 1) {
+        const Axis& axis = p.axis[Y];
+        if constexpr (PHASES_Y > 1) {
+            number = divide(number, axis.q_size, row.q_y);
+            row.y = row.q_y * STRIDE_Y - axis.r_begin;
+        } else {
+            number = divide(number, axis.out_size, row.y);
+            row.q_y = (row.y + axis.r_begin) / STRIDE_Y;
+            row.r_y = static_cast<int>((row.y + axis.r_begin) % STRIDE_Y);
+        }
+        row.q_y += axis.q_begin;
+    }
+    if constexpr (AXES > 2) {
+        const Axis& axis = p.axis[0];
+        number = divide(number, axis.out_size, row.z);
+        row.q_z = axis.q_begin + (row.z + axis.r_begin) / STRIDE_Z;
+        row.r_z = static_cast<int>((row.z + axis.r_begin) % STRIDE_Z);
+    }
+    row.n = number;
+}
+
+// Is the row of inputs at these shifts there?  Adds its offset to `at`.
+__device__ __forceinline__ bool input_row(const OutRow& row, int jz, int jy, const Params& p,
+                                          Index& at)
+{
+    bool there = true;
+    at += row.n * p.x_n;
+    if constexpr (AXES > 1) {
+        const Index i = row.q_y - WindowY::shift(jy);
+        there = inside(i, p.axis[Y].in_size);
+        at += i * p.axis[Y].x_stride;
+    }
+    if constexpr (AXES > 2) {
+        const Index i = row.q_z - WindowZ::shift(jz);
+        there = there && inside(i, p.axis[0].in_size);
+        at += i * p.axis[0].x_stride;
+    }
+    return there;
+}
 
 // --- vectors ------------------------------------------------------------------------------------
 

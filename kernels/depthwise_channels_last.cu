@@ -59,12 +59,8 @@ __device__ __forceinline__ void widen(const OutVector& some, Channels& to)
 
 __device__ __forceinline__ Index smaller(Index a, Index b) { return a < b ? a : b; }
 
-// Where a walk begins; axes that are not there are 0.
-struct Walk {
-    Index n, begin, size;  // along the last axis, in q, counted from the first
-    Index y, z;            // the outputs' row, in phase 0 of all
-    Index q_y, q_z;
-    int r_y, r_z;
+struct Walk : OutRow {
+    Index begin, size;  // along the last axis, in q, counted from the first
 };
 
 __device__ __forceinline__ Walk walk_at(Index number, const Params& p)
@@ -76,25 +72,7 @@ __device__ __forceinline__ Walk walk_at(Index number, const Params& p)
     const Index rounds = quotient(last.q_size.divisor - 1, p.row_runs) / STEP_Q + 1;
     walk.begin = run * rounds * STEP_Q;
     walk.size = smaller(rounds * STEP_Q, last.q_size.divisor - walk.begin);
-    if constexpr (AXES > 1) {
-        const Axis& axis = p.axis[Y];
-        if constexpr (PHASES_Y > 1) {
-            number = divide(number, axis.q_size, walk.q_y);
-            walk.y = walk.q_y * STRIDE_Y - axis.r_begin;
-        } else {
-            number = divide(number, axis.out_size, walk.y);
-            walk.q_y = (walk.y + axis.r_begin) / STRIDE_Y;
-            walk.r_y = static_cast<int>((walk.y + axis.r_begin) % STRIDE_Y);
-        }
-        walk.q_y += axis.q_begin;
-    }
-    if constexpr (AXES > 2) {
-        const Axis& axis = p.axis[0];
-        number = divide(number, axis.out_size, walk.z);
-        walk.q_z = axis.q_begin + (walk.z + axis.r_begin) / STRIDE_Z;
-        walk.r_z = static_cast<int>((walk.z + axis.r_begin) % STRIDE_Z);
-    }
-    walk.n = number;
+    find(number, p, walk);
     return walk;
 }
 
@@ -113,19 +91,9 @@ __device__ __forceinline__ Rows rows_at(const Walk& walk, Index channel, const P
     for (int row = 0; row < WINDOW_ROWS; ++row) {
         const int jz = row / WindowY::SHIFTS, jy = row % WindowY::SHIFTS;
         const int kz = WindowZ::tap(jz, walk.r_z);
-        Index at = walk.n * p.x_n + channel * p.x_c;
-        bool there = kz >= 0 && (PHASES_Y > 1 || WindowY::tap(jy, walk.r_y) >= 0);
-        if constexpr (AXES > 1) {
-            const Index i = walk.q_y - WindowY::shift(jy);
-            there = there && inside(i, p.axis[Y].in_size);
-            at += i * p.axis[Y].x_stride;
-        }
-        if constexpr (AXES > 2) {
-            const Index i = walk.q_z - WindowZ::shift(jz);
-            there = there && inside(i, p.axis[0].in_size);
-            at += i * p.axis[0].x_stride;
-        }
-        rows.at[row] = at;
+        rows.at[row] = channel * p.x_c;
+        const bool there = input_row(walk, jz, jy, p, rows.at[row]) && kz >= 0
+                        && (PHASES_Y > 1 || WindowY::tap(jy, walk.r_y) >= 0);
         rows.there[row] = there;
 #pragma unroll
         for (int phase = 0; phase < PHASES_Y; ++phase) {

@@ -387,9 +387,9 @@ MUTANTS = [
     Mutant(
         "depthwise takes the phase of a row from the wrong place",
         "depthwise",
-        "depthwise.cu",
-        "static_cast<int>((mine.y + axis.r_begin) % STRIDE_Y);",
-        "static_cast<int>(mine.y % STRIDE_Y);",
+        "depthwise.cuh",
+        "static_cast<int>((row.y + axis.r_begin) % STRIDE_Y);",
+        "static_cast<int>(row.y % STRIDE_Y);",
     ),
     Mutant(
         "depthwise takes the first element of a vector for the first input",
@@ -446,8 +446,8 @@ MUTANTS = [
         "depthwise_channels_last reads rows without a tap, for infinity to meet zeros",
         "depthwise_channels_last",
         "depthwise_channels_last.cu",
-        "bool there = kz >= 0 && (PHASES_Y > 1 || WindowY::tap(jy, walk.r_y) >= 0);",
-        "bool there = true;",
+        "kz >= 0\n                        && (PHASES_Y > 1 || WindowY::tap(jy, walk.r_y) >= 0);",
+        "true;",
     ),
     Mutant(
         "depthwise_channels_last multiplies rows that are not there, for infinity to meet zeros",
