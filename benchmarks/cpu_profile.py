@@ -10,32 +10,35 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from cProfile import Profile
 from pathlib import Path
 from pstats import Stats
 from time import perf_counter, thread_time
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from tconv import _cpu
+from tconv._cpu import arrange, banded, overlap_add
 from tconv.commands.bench import suite
 
 STEPS = {
-    ("arrange.py", "extend"): "lay out",
-    ("overlap_add.py", "_operand"): "lay out",
-    ("banded.py", "_pad"): "lay out",
-    ("banded.py", "_windows"): "lay out",
-    ("banded.py", "_matrices"): "lay out",
-    ("overlap_add.py", "_multiply"): "multiply",
-    ("overlap_add.py", "_drop_absent"): "add taps",
-    ("overlap_add.py", "_add_taps"): "add taps",
-    ("arrange.py", "store"): "store",
-    ("banded.py", "_store"): "store",
+    arrange.extend: "lay out",
+    overlap_add._operand: "lay out",
+    banded._pad: "lay out",
+    banded._windows: "lay out",
+    banded._matrices: "lay out",
+    overlap_add._multiply: "multiply",
+    overlap_add._drop_absent: "add taps",
+    overlap_add._add_taps: "add taps",
+    arrange.store: "store",
+    banded._store: "store",
 }
 """What the functions of `tconv._cpu` do, with all that they call."""
 
-OWN = {("banded.py", "compute"): "multiply"}
+OWN = {banded.compute: "multiply"}
 """What functions do themselves."""
 
 COLOURS = {"multiply": "tab:blue", "add taps": "tab:green", "store": "tab:orange"}
@@ -68,16 +71,21 @@ def profile(layer: suite.Layer) -> dict[str, float]:
     while perf_counter() < end:
         profiler.runcall(_cpu.transposed_conv, x, weight, None, layer.geometry, out=out)
     stats = Stats(profiler)
+    steps, own_steps = by_key(STEPS), by_key(OWN)
     seconds = dict.fromkeys(COLOURS, 0.0)
-    for (file, _, function), (_, _, own, cumulative, callers) in stats.stats.items():
-        key = Path(file).name, function
-        inside = any((Path(f).name, caller) in STEPS for f, _, caller in callers)
-        if key in STEPS and not inside:
-            seconds[STEPS[key]] += cumulative
-        elif key in OWN:
-            seconds[OWN[key]] += own
+    for key, (_, _, own, cumulative, callers) in stats.stats.items():
+        if key in steps and not steps.keys() & callers.keys():
+            seconds[steps[key]] += cumulative
+        elif key in own_steps:
+            seconds[own_steps[key]] += own
     seconds["rest"] = stats.total_tt - sum(seconds.values())
     return {step: value / stats.total_tt for step, value in seconds.items()}
+
+
+def by_key(steps: dict[Callable[..., Any], str]) -> dict[tuple[str, int, str], str]:
+    """Return the steps by what the profiler calls a function."""
+    codes = {function.__code__: step for function, step in steps.items()}
+    return {(c.co_filename, c.co_firstlineno, c.co_name): step for c, step in codes.items()}
 
 
 def draw(shares: dict[tuple[str, str], dict[str, float]], picture: Path) -> None:
