@@ -92,6 +92,19 @@ def specialisations():
                     yield gemm.choose(call, tile=tile).specialisation
 
 
+def witnessed(device, chosen):
+    """Yield what each kernel's threads write down, by warp, lane and access: place, bytes."""
+    device.prepare(chosen)
+    for specialisation in chosen:
+        threads = specialisation.threads
+        lists = np.zeros((threads, ACCESSES, 2), np.int64)
+        device.kernel(specialisation)(
+            (1,), (threads,), (lists,), shared_mem=specialisation.shared_bytes
+        )
+        used = lists[:, : lists[0, :, 1].tolist().index(0)]
+        yield specialisation, used.reshape(-1, 32, *used.shape[1:])
+
+
 def conflicts(accesses):
     """Return in how many accesses two lanes that are served together want one bank.
 
@@ -108,22 +121,14 @@ def conflicts(accesses):
 
 
 def test_no_two_lanes_want_one_bank_in_the_main_loop():
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     before, _, _ = read("gemm.cu").partition('extern "C"')
     witness = WITNESS.replace("[ACCESSES]", f"[{ACCESSES}]")
     device = Standin(texts={"gemm.cu": before + witness})
     chosen = list(dict.fromkeys(specialisations()))
-    device.prepare(chosen)
-    for specialisation in chosen:
-        lists = np.zeros((specialisation.threads, ACCESSES, 2), np.int64)
-        device.kernel(specialisation)(
-            (1,), (specialisation.threads,), (lists,), shared_mem=specialisation.shared_bytes
-        )
-        used = lists[:, : lists[0, :, 1].tolist().index(0)]
-        assert used.shape[1] > specialisation["DEPTH"]
-        for warp in used.reshape(-1, 32, *used.shape[1:]):
-            assert conflicts(warp) == 0, specialisation
+    for specialisation, warps in witnessed(device, chosen):
+        assert warps.shape[2] > specialisation["DEPTH"]
+        assert not any(map(conflicts, warps)), specialisation
 
 
 MMA_WITNESS = """
@@ -231,21 +236,13 @@ def mma_specialisations(dtype, precision, channels, capability):
 
 
 def test_no_two_lanes_want_one_bank_where_tensor_cores_are_fed_and_their_sums_put():
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     device = Standin(texts=mma_texts())
     chosen = list(dict.fromkeys(s for kind in MMA_KINDS for s in mma_specialisations(*kind)))
     assert {s["X_VECTOR"] for s in chosen} == {s["WEIGHT_VECTOR"] for s in chosen} == {1, 2, 4, 8}
-    device.prepare(chosen)
-    for specialisation in chosen:
-        lists = np.zeros((specialisation.threads, ACCESSES, 2), np.int64)
-        device.kernel(specialisation)(
-            (1,), (specialisation.threads,), (lists,), shared_mem=specialisation.shared_bytes
-        )
-        used = lists[:, : lists[0, :, 1].tolist().index(0)]
-        assert used.shape[1] > 8
-        for warp in used.reshape(-1, 32, *used.shape[1:]):
-            assert conflicts(warp) == 0, specialisation
+    for specialisation, warps in witnessed(device, chosen):
+        assert warps.shape[2] > 8
+        assert not any(map(conflicts, warps)), specialisation
 
 
 STORE = "*reinterpret_cast<Pair*>(place(column)) = mine;"
@@ -266,8 +263,7 @@ def numbers_put(value, tile):
 
 @pytest.mark.parametrize("tile", hopper.TILES, ids=str)
 def test_no_two_lanes_put_sums_into_one_bank_where_the_copy_engine_takes_them(tile):
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     bank = numbers_put("shared_address(place(column)) / 4 % 32", tile)
     thread = numbers_put("threadIdx.x", tile)
     store = numbers_put("2 * pair + half", tile)
