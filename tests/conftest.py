@@ -43,8 +43,7 @@ def conv(request):
 @pytest.fixture
 def with_gpu(monkeypatch):
     """Pretend that there are GPUs; return them by their number."""
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     machine = pretended.Machine()
     monkeypatch.setattr(gpu, "why_not", lambda: None)
     monkeypatch.setattr("tconv.gpu.compile.device", machine.__getitem__)

@@ -61,8 +61,7 @@ LONG = cases.Case("long", "all of a convolution's taps in one sum, groups of 5 a
 @pytest.fixture(scope="session")
 def compiled():
     """Compile in a few units what most tests need, instead of one by one."""
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     recorder = Recorder()
     for case in (case for case in RANDOM[:24] if 0 not in case.x):
         for dtype in dtypes(case):

@@ -62,8 +62,7 @@ def compile_all():
 
 @pytest.fixture(scope="session")
 def compiled():
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     compile_all()
 
 

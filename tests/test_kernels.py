@@ -43,8 +43,7 @@ def channels_last(x):
 @pytest.fixture(scope="session")
 def compiled():
     """Compile in a few units what most tests need, instead of one by one."""
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gemm, "LONG_SUM", SHORT)
@@ -200,8 +199,7 @@ SOME = SUITED[:OWN] + SUITED[OWN::5]
 
 @pytest.fixture(scope="session")
 def compiled_depthwise():
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     recorder = Recorder()
     for case, dtype in (param.values for param in SOME):
         x, weight, bias = case.integers(dtype, np.random.default_rng(0))
@@ -283,8 +281,7 @@ def packed(weight):
 
 @pytest.fixture(scope="session")
 def compiled_single():
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     recorder = Recorder()
     for case, dtype in (param.values for param in SINGLE[:FEW]):
         x, weight, bias = case.integers(dtype, np.random.default_rng(0))

@@ -50,8 +50,7 @@ def orders(case, x, weight):
 @pytest.fixture(scope="session")
 def compiled():
     """Compile in a few units what most tests need."""
-    if standin.compiler() is None:
-        pytest.skip(standin.INSTALL)
+    standin.skip_without_compiler()
     recorder = Recorder()
     for number, case in enumerate(FEW):
         dtype, precision = KINDS[number % len(KINDS)]
