@@ -6,9 +6,7 @@ import ctypes
 
 import numpy as np
 
-from standin import gradient_verbs
-from tconv import _api
-from tconv.gpu import launch
+from standin import forward_verbs, gradient_verbs
 
 ALIGNED = 256
 
@@ -26,42 +24,11 @@ class Cuda:
 
     def verbs(self, kernel=None, tile=None):
         """Return a function like the public verbs, for any number of axes, with a kernel forced."""
-
-        def backend(x, weight, bias, geometry, *, activation, precision, out):  # noqa: ARG001
-            return launch.transposed_conv(
-                x, weight, bias, geometry,
-                activation=activation, out=out, device=self.device, kernel=kernel, tile=tile,
-            )  # fmt: skip
-
-        functions = _api.verbs(lambda _: backend, __name__, "Computed on a GPU.")
-
-        def verb(x, weight, bias=None, *, out=None, **call):
-            x_there, weight_there = there(x)[0], there(weight)[0]
-            bias_there = None if bias is None else there(bias)[0]
-            function = functions[weight.ndim - 3]
-            if out is None:
-                return back(function(x_there, weight_there, bias_there, **call))
-            out_there, memory = there(out)
-            function(x_there, weight_there, bias_there, out=out_there, **call)
-            block(out)[...] = memory.get()
-            return out
-
-        return verb
+        return on_numpy(forward_verbs(self.device, kernel, tile))
 
     def conv(self, kernel=None, tile=None):
         """Return a function like the public convolutions, with a kernel forced."""
-        conv, _ = gradient_verbs(self.device, kernel, tile)
-
-        def verb(x, weight, bias=None, *, out=None, **call):
-            arrays = [None if a is None else there(a)[0] for a in (x, weight, bias)]
-            if out is None:
-                return back(conv(*arrays, **call))
-            out_there, memory = there(out)
-            conv(*arrays, out=out_there, **call)
-            block(out)[...] = memory.get()
-            return out
-
-        return verb
+        return on_numpy(gradient_verbs(self.device, kernel, tile)[0])
 
     def backward(self, kernel=None, tile=None):
         """Return a function like the public gradients; the kernel is that of weight and bias."""
@@ -72,6 +39,21 @@ class Cuda:
             return tuple(None if grad is None else back(grad) for grad in grads)
 
         return verb
+
+
+def on_numpy(verb):
+    """Return a function that takes NumPy arrays to the GPU and brings back what a verb computes."""
+
+    def function(x, weight, bias=None, *, out=None, **call):
+        arrays = [None if a is None else there(a)[0] for a in (x, weight, bias)]
+        if out is None:
+            return back(verb(*arrays, **call))
+        out_there, memory = there(out)
+        verb(*arrays, out=out_there, **call)
+        block(out)[...] = memory.get()
+        return out
+
+    return function
 
 
 def there(array):

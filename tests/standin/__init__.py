@@ -198,20 +198,7 @@ class Standin:
 
     def verbs(self, kernel=None, tile=None):
         """Return a function like the public verbs, for any number of axes, with a kernel forced."""
-
-        def backend(x, weight, bias, geometry, *, activation, precision, out):
-            return launch.transposed_conv(
-                x, weight, bias, geometry,
-                activation=activation, precision=precision, out=out,
-                device=self, kernel=kernel, tile=tile,
-            )  # fmt: skip
-
-        functions = _api.verbs(lambda _: backend, __name__, "Computed on the stand-in.")
-
-        def verb(x, weight, bias=None, **call):
-            return functions[weight.ndim - 3](x, weight, bias, **call)
-
-        return verb
+        return forward_verbs(self, kernel, tile)
 
     def conv(self, kernel=None, tile=None):
         """Return a function like the public convolutions, with a kernel forced."""
@@ -240,6 +227,24 @@ class Recorder(Standin):
     def kernel(self, specialisation):
         self.launched.append(specialisation)
         return lambda *_, **__: None
+
+
+def forward_verbs(device, kernel, tile):
+    """Return a function like the public verbs, for any number of axes."""
+
+    def backend(x, weight, bias, geometry, *, activation, precision, out):
+        return launch.transposed_conv(
+            x, weight, bias, geometry,
+            activation=activation, precision=precision, out=out,
+            device=device, kernel=kernel, tile=tile,
+        )  # fmt: skip
+
+    functions = _api.verbs(lambda _: backend, __name__, "Computed on one device.")
+
+    def verb(x, weight, bias=None, **call):
+        return functions[weight.ndim - 3](x, weight, bias, **call)
+
+    return verb
 
 
 def gradient_verbs(device, kernel=None, tile=None):
