@@ -9,6 +9,8 @@ import pytest
 import pretended
 import standin
 import tconv
+from cuda_device import Cuda
+from standin import Standin
 from tconv import gpu
 
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -49,6 +51,15 @@ def with_gpu(monkeypatch):
     monkeypatch.setattr("tconv.gpu.compile.device", machine.__getitem__)
     monkeypatch.setitem(sys.modules, "cupy", pretended.cupy())
     return machine
+
+
+@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """What runs the kernels: the stand-in, with what its file has compiled, or a GPU."""
+    if request.param == "cuda":
+        return Cuda()
+    request.getfixturevalue("compiled")
+    return Standin()
 
 
 @pytest.fixture

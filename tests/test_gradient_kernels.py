@@ -11,7 +11,6 @@ import pytest
 import cases
 import oracle
 import standin
-from cuda_device import Cuda
 from standin import Recorder, Standin
 from tconv.gpu import launch, splits
 from tconv.gpu.call import TYPES
@@ -77,15 +76,6 @@ def compiled():
                         y, x, weight, output_mask=(False, True, True), **case.call
                     )
     Standin().prepare(recorder.launched)
-
-
-@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """What runs the kernels: the stand-in, and with ``-m gpu`` a GPU."""
-    if request.param == "cuda":
-        return Cuda()
-    request.getfixturevalue("compiled")
-    return Standin()
 
 
 @pytest.fixture(params=CONV)
