@@ -310,7 +310,7 @@ LAUNCH = [
            "@lru_cache(maxsize=4096)\ndef _recalled", "def _recalled", "launch"),
     Mutant("a floor adds what overlaps", "gpu/ceilings.py",
            "return max(self.arithmetic, self.memory)", "return self.arithmetic + self.memory",
-           "gpu"),
+           "plan"),
 ]  # fmt: skip
 
 CPU = [

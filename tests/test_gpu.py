@@ -1,13 +1,10 @@
-"""The way to the card, as far as it goes without one: selection, sources, plans and arguments."""
+"""The way to the card, as far as it goes without one: selection, sources and arguments."""
 
 import re
-import tomllib
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from math import prod
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -18,7 +15,6 @@ from pretended import made_current, on_device
 from tconv import gpu
 from tconv._geometry import Geometry
 from tconv.commands.bench import suite
-from tconv.gpu import launch
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT, depthwise_channels_last
 from tconv.gpu.families.gemm import MOST_SPLITS, TILES
@@ -491,140 +487,3 @@ def test_gradients_of_numpy_arrays_go_to_the_gpu_and_come_back(with_gpu, rng):
     back = gpu.conv2d(np.moveaxis(last, -1, 1), weight, stride=2)
     assert np.moveaxis(back, 1, -1).flags.c_contiguous
     assert with_gpu
-
-
-# --- plans --------------------------------------------------------------------------------------
-
-
-def test_a_plan_says_what_would_run_and_why():
-    text = str(plan("unet-top"))
-    assert text.startswith("gemm on float32, compute capability 8.0\n")
-    assert "because     100% of the products in the gemm kernel's tiles are wanted" in text
-    assert "tile        128 rows (n, q) x 128 columns (phase, m), 16 channels a step" in text
-    assert "grid        8192 blocks of 256 threads" in text
-    assert "asynchronous copies, 32-bit offsets" in text
-    assert "work        3.44e+10 FLOP, at least 8.05e+08 bytes" in text
-
-
-FLOORS = [
-    (table, dtype, precision, table[f"floor_{name}_us"])
-    for table in tomllib.loads((files("tconv.commands") / "suite.toml").read_text("utf-8"))["layer"]
-    for name, dtype, precision in [
-        ("bf16", "bfloat16", None), ("tf32", "float32", "tf32"), ("fp32", "float32", None),
-    ]
-    if f"floor_{name}_us" in table
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("table", "dtype", "precision", "microseconds"),
-    FLOORS, ids=[f"{table['name']}-{precision or dtype}" for table, dtype, precision, _ in FLOORS],
-)  # fmt: skip
-def test_a_plan_knows_the_floors_of_the_suite(table, dtype, precision, microseconds):
-    p = plan(table["name"], dtype, precision=precision, device="H200")
-    assert p.floor.seconds * 1e6 == pytest.approx(microseconds, rel=0.01, abs=0.05)
-
-
-def test_the_floor_is_the_larger_of_arithmetic_and_memory():
-    device = gpu.Ceilings("slow", 80, copy=1e9, half=8e9, tf32=6e9, single=1e9, double=5e8)
-    # 2 x 3 inputs, 3 x 4 taps for each, 4 x 8 outputs
-    floors = {
-        (dtype, precision): gpu.plan(
-            (1, 2, 3), (2, 4, 3), dtype, precision=precision, stride=3, device=device
-        ).floor
-        for dtype, precision in [
-            ("float16", None), ("bfloat16", None), ("float32", None), ("float32", "ieee"),
-            ("float32", "tf32"), ("float32", "tf32x3"), ("float64", None), ("complex64", None),
-            ("complex128", None), ("int32", None), ("int64", None),
-        ]
-    }  # fmt: skip
-    elements, products = 6 + 24 + 36, 72
-    nanoseconds = {call: tuple(round(t * 1e9) for t in floor) for call, floor in floors.items()}
-    assert nanoseconds == {
-        ("float16", None): (2 * products // 8, 2 * elements),
-        ("bfloat16", None): (2 * products // 8, 2 * elements),
-        ("float32", None): (2 * products, 4 * elements),
-        ("float32", "ieee"): (2 * products, 4 * elements),
-        ("float32", "tf32"): (2 * products // 6, 4 * elements),
-        ("float32", "tf32x3"): (2 * products // 2, 4 * elements),
-        ("float64", None): (4 * products, 8 * elements),
-        ("complex64", None): (8 * products, 8 * elements),
-        ("complex128", None): (16 * products, 16 * elements),
-        ("int32", None): (0, 4 * elements),
-        ("int64", None): (0, 8 * elements),
-    }
-    for floor in floors.values():
-        assert floor.seconds == max(floor)
-
-
-def test_a_plan_has_the_numbers_that_it_prints():
-    p = plan("unet-top", device="H200")
-    assert p.flops == 2 * 8 * 128 * 64 * 512 * 512
-    assert p.nbytes == 4 * (8 * 128 * 256 * 256 + 128 * 64 * 4 + 8 * 64 * 512 * 512)
-    assert f"tile        {p.tile.rows} rows (n, q) x {p.tile.columns} columns" in str(p)
-    assert f"grid        {p.blocks} blocks of " in str(p)
-    assert "floor       573 us of arithmetic, 187 us of memory traffic on NVIDIA H200" in str(p)
-    assert plan("bigvgan-depthwise").tile is None
-
-
-def test_a_plan_says_which_device_it_assumes(monkeypatch):
-    monkeypatch.setattr("tconv.gpu.planning._current", lambda: None)
-    shapes = (1, 4, 9), (4, 8, 4)
-    assert "on an assumed NVIDIA A100-SXM4-80GB" in str(gpu.plan(*shapes))
-    assert "on an assumed NVIDIA H200" in str(gpu.plan(*shapes, capability=90))
-    unknown = gpu.plan(*shapes, capability=75)
-    assert unknown.floor is None
-    assert "floor       not known; say on which device: H200, H100, A100" in str(unknown)
-
-
-def test_a_plan_is_for_the_current_device_unless_another_is_asked_for(monkeypatch):
-    shapes = (1, 4, 9), (4, 8, 4)
-    monkeypatch.setattr("tconv.gpu.planning._current", lambda: ("NVIDIA H200", 90))
-    for p in (gpu.plan(*shapes), gpu.plan(*shapes, capability=90)):
-        assert (p.capability, p.ceilings.device, p.assumed) == (90, "NVIDIA H200", False)
-    asked = gpu.plan(*shapes, device="A100")
-    assert (asked.capability, asked.ceilings.device, asked.assumed) == (
-        80, "NVIDIA A100-SXM4-80GB", False,
-    )  # fmt: skip
-    assert gpu.plan(*shapes, capability=80).assumed
-    monkeypatch.setattr("tconv.gpu.planning._current", lambda: ("NVIDIA H200 NVL", 90))
-    assert gpu.plan(*shapes).floor is None
-
-
-def test_a_plan_says_what_becomes_of_the_precision_asked_for():
-    for precision in ("tf32", "tf32x3"):
-        text = str(plan("unet-top", precision=precision))
-        assert f"precision   {precision}, as asked for" in text
-        text = str(plan("fcn8s-depthwise", precision=precision))
-        assert f"precision   float32, more exact than the {precision} asked for" in text
-    assert "precision   " not in str(plan("unet-top", precision="ieee"))
-
-
-def test_a_plan_takes_any_dtype_spelling_memory_order_and_device():
-    for dtype in ("bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)):
-        p = gpu.plan((1, 8, 9), (8, 8, 4), dtype, channels_last=True, capability=75)
-        assert p.choice.specialisation.dtype == "bfloat16"
-        assert p.choice.specialisation["X_CHANNELS_LAST"]
-        assert str(p).startswith("gemm on bfloat16, compute capability 7.5\n")
-
-
-def test_a_plan_takes_a_packed_weight_as_a_layer_has_it(with_gpu, monkeypatch):
-    asked = []
-    monkeypatch.setattr("tconv.gpu.planning.select", lambda call: asked.append(call.strides.weight))
-    for shape in ((4, 6, 5), (4, 6, 3, 2), (4, 6, 3, 2, 5)):
-        weight = np.zeros(shape, "f4")
-        with on_device(weight).device:
-            there = launch.packed(weight, with_gpu[3])
-        gpu.plan((1, 4, *shape[2:]), shape, packed=True, device="A100")
-        assert asked[-1] == tuple(step // 4 for step in there.strides)
-
-
-def test_a_plan_refuses_what_the_verbs_refuse():
-    with pytest.raises(ValueError, match=r"^weight has 3 input channels"):
-        gpu.plan((1, 4, 9), (3, 8, 4))
-    with pytest.raises(TypeError, match=r"^precision='tf32' is for float32, not float64$"):
-        gpu.plan((1, 4, 9), (4, 8, 4), "float64", precision="tf32")
-    with pytest.raises(TypeError, match=r"^x is bool"):
-        gpu.plan((1, 4, 9), (4, 8, 4), bool)
-    with pytest.raises(ValueError, match=r"^device='V100' is not one of H200, H100, A100$"):
-        gpu.plan((1, 4, 9), (4, 8, 4), device="V100")
