@@ -68,7 +68,6 @@ constexpr int LINE = OUT_VECTORS % 2 == 0 ? 128 / sizeof(OutVector) : 1 << 30;
 
 __device__ __forceinline__ constexpr int place(int vector) { return vector + vector / LINE; }
 
-
 // A row of all threads' outputs on its way out.
 constexpr int ROWS_OUT = PHASES_Y * OUT_CHANNELS;
 struct Run {

@@ -3,8 +3,8 @@
 
 // Shifts ascending, then channels.  What is absent is skipped: a zero in its place would turn
 // infinity into NaN.  Tiled kernels do put zeros there, so they come here with each sum that is
-// not finite, and store what the definition says instead.  They hold UNROLL at 1, for registers'
-// sake.
+// not finite, and store what the definition says instead.  Those that are short of registers hold
+// UNROLL at 1.
 template <int UNROLL = 4>
 __device__ __forceinline__ Accumulator one_output(const Element* x, const Element* weight,
                                                   const Params& p, Index n, Index group, Index m,

@@ -1,7 +1,7 @@
 // The hardware instructions that the kernels use, each as a small function.
 //
-// Nothing else holds PTX, so a machine without a GPU can run the kernels as they stand: the tests
-// put a twin of this file in its place.
+// Nothing but this file and hopper.cuh holds PTX, so a machine without a GPU can run the kernels as
+// they stand: the tests put a twin of each in its place.
 #pragma once
 
 // Shared memory whose size is given at the launch.

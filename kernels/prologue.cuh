@@ -20,7 +20,7 @@ constexpr bool ADJOINT = false;            // compute the adjoint, a convolution
 constexpr int THREADS = 128;               // of a block
 constexpr int SHARED_BYTES = 28416;        // dynamic shared memory of a block
 
-// The rest is for tiled kernels alone.
+// The rest is for some kernels alone.  First tiles and lanes:
 constexpr int ROWS = 128;                // of a block's tile
 constexpr int COLUMNS = 64;
 constexpr int DEPTH = 16;                // input channels of one step
@@ -38,7 +38,8 @@ constexpr int WEIGHT_VECTOR = 4;
 constexpr int OUT_VECTOR = 2;
 constexpr int STAGES = 8;    // of a ring in shared memory
 constexpr int OUT_MAPS = 0;  // tensor maps of the result, one for each phase
-// The rest is for the depthwise kernels alone.  X is the last axis, Y the one before, Z the one before
+
+// This is for the depthwise kernels alone.  X is the last axis, Y the one before, Z the one before
 // that; an axis that is not there has a window of 1.
 constexpr int KERNEL_X = 4;
 constexpr int STRIDE_X = 2;
