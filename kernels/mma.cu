@@ -41,9 +41,33 @@ struct Tile {
     }
 };
 
+// Columns as they lie in memory if output channels are nearest there: of each chunk its channels, and
+// of a channel VECTORS times 16 bytes.  Neighbouring channels have the same columns in different
+// places, so that what one instruction reads of all channels of a chunk fills all banks once.
+struct PackedTile {
+    static constexpr int VECTORS = COLUMNS / CHUNK;
+    static constexpr int ALIKE = VECTORS < 8 ? 8 / VECTORS : 1;  // channels in 128 bytes
+    Chunk chunk[CHUNKS][CHUNK][VECTORS];
+
+    __device__ __forceinline__ Chunk* at(int number, int channel, int vector)
+    {
+        return &chunk[number][channel][vector ^ channel / ALIKE * (8 / CHUNK)];
+    }
+};
+
+// A if FIRST, otherwise B.
+template <bool FIRST, typename A, typename B>
+struct Either {
+    using Type = A;
+};
+template <typename A, typename B>
+struct Either<false, A, B> {
+    using Type = B;
+};
+
 struct Stage {
     Tile<ROWS> x;
-    Tile<COLUMNS> weight;
+    Either<WEIGHT_PACKED, PackedTile, Tile<COLUMNS>>::Type weight;
 };
 
 // The sums on their way out.  Padded so that no lanes that write together meet in a bank, and few of
@@ -106,48 +130,25 @@ struct Shifts {
     }
 };
 
-// One operand, as one thread loads it: chunk `number` of every 32nd line.  VECTOR channels lie side
-// by side and aligned, and are moved at once.  If that is 1 the lanes of a warp run along the lines,
-// which may be nearest in memory, and channels are gathered in registers.
-template <typename Line, int LINES, int VECTOR>
-struct Operand {
-    static constexpr int LOADS = (LINES + 31) / 32;
-    static constexpr bool COPIED = ASYNC && VECTOR > 1;
+// The chunks of one thread: of each step the same.
+struct Walk {
+    Index j[AXES], c;  // my chunk's shift, and its first channel
+    bool more;         // is there a chunk left for me?
 
-    const Element* from;
-    Index stride;  // of the channels
-    Index j[AXES], c;
-    bool more;  // is there a chunk left for me?
-    Index at[LOADS];
-    unsigned int there;  // which of my lines have something at this shift
-    Chunk chunk[COPIED ? 1 : LOADS];
-
-    static __device__ __forceinline__ int number()
+    __device__ __forceinline__ void first(int number, const Shifts& shifts)
     {
-        return VECTOR > 1 ? threadIdx.x % CHUNKS : threadIdx.x / 32;
-    }
-    static __device__ __forceinline__ int line(int load)
-    {
-        return (VECTOR > 1 ? threadIdx.x / CHUNKS : threadIdx.x % 32) + 32 * load;
-    }
-
-    __device__ __forceinline__ void first(const Element* operand, Index channel_stride,
-                                          const Line* lines, const Shifts& shifts)
-    {
-        from = operand;
-        stride = VECTOR > 1 ? 1 : channel_stride;
-        c = number() * CHUNK;
+        c = number * CHUNK;
 #pragma unroll
         for (int a = 0; a < AXES; ++a) j[a] = 0;
         more = shifts.seek(j);
         settle(shifts);
-        locate(lines, shifts.p);
     }
 
-    __device__ __forceinline__ void next(const Line* lines, const Shifts& shifts)
+    // Goes to my chunk of the next step.  Is it at another shift?
+    __device__ __forceinline__ bool next(const Shifts& shifts)
     {
         c += CHUNKS * CHUNK;
-        if (settle(shifts)) locate(lines, shifts.p);
+        return settle(shifts);
     }
 
     // Beyond the last channel comes the next shift.
@@ -161,28 +162,79 @@ struct Operand {
         }
         return moves;
     }
+};
+
+// One operand, as one thread loads it: chunk `number` of every 32nd line.  VECTOR channels lie side
+// by side and aligned, and are moved at once.  If that is 1 the lanes of a warp run along the lines,
+// which may be nearest in memory, and channels are gathered in registers.
+template <typename Line, int LINES, int VECTOR>
+struct Operand {
+    static constexpr int LOADS = (LINES + 31) / 32;
+    static constexpr bool COPIED = ASYNC && VECTOR > 1;
+
+    const Element* from;
+    Index stride;  // of the channels
+    Walk walk;
+    const Element* at[LOADS];  // my chunk of each line
+    unsigned int there;        // which of my lines have something at this shift
+    Chunk chunk[COPIED ? 1 : LOADS];
+
+    static __device__ __forceinline__ int number()
+    {
+        return VECTOR > 1 ? threadIdx.x % CHUNKS : threadIdx.x / 32;
+    }
+    static __device__ __forceinline__ int line(int load)
+    {
+        return (VECTOR > 1 ? threadIdx.x / CHUNKS : threadIdx.x) % 32 + 32 * load;
+    }
+    static __device__ __forceinline__ Chunk* place(Tile<LINES>& tile, int load)
+    {
+        return tile.at(line(load), number());
+    }
+
+    __device__ __forceinline__ void first(const Element* operand, Index channel_stride,
+                                          const Line* lines, const Shifts& shifts)
+    {
+        from = operand;
+        stride = VECTOR > 1 ? 1 : channel_stride;
+        walk.first(number(), shifts);
+        locate(lines, shifts.p);
+    }
+
+    __device__ __forceinline__ void next(const Line* lines, const Shifts& shifts)
+    {
+        if (walk.next(shifts)) {
+            locate(lines, shifts.p);
+            return;
+        }
+#pragma unroll
+        for (int load = 0; load < LOADS; ++load) at[load] += CHUNKS * CHUNK * stride;
+    }
 
     __device__ __forceinline__ void locate(const Line* lines, const Params& p)
     {
         there = 0;
 #pragma unroll
         for (int load = 0; load < LOADS; ++load) {
-            at[load] = 0;
-            if (more && line(load) < LINES && operand_at(lines[line(load)], j, p, at[load]))
+            Index offset = 0;
+            if (walk.more && line(load) < LINES
+                && operand_at(lines[line(load)], walk.j, p, offset))
                 there |= 1u << load;
+            at[load] = from + (offset + walk.c * stride);
         }
     }
 
     // Begins to load my chunks of a step.
     __device__ __forceinline__ void begin(Tile<LINES>& tile, Index C)
     {
+        const Index left = WHOLE_CHUNKS ? CHUNK : C - walk.c;
 #pragma unroll
         for (int load = 0; load < LOADS; ++load) {
             if (line(load) >= LINES) continue;
-            const Element* const source = from + (at[load] + c * stride);
-            const Index present = there >> load & 1 ? C - c : 0;
+            const Element* source = at[load];
+            const Index present = there >> load & 1 ? left : 0;
             if constexpr (COPIED) {
-                Element* const to = reinterpret_cast<Element*>(tile.at(line(load), number()));
+                Element* const to = reinterpret_cast<Element*>(place(tile, load));
                 // Each line begins with another part, so no two copies at once lie in one bank.
 #pragma unroll
                 for (int part = 0; part < CHUNK; part += VECTOR) {
@@ -196,9 +248,9 @@ struct Operand {
                 };
                 Vector vector[CHUNK / VECTOR] = {};
 #pragma unroll
-                for (int e = 0; e < CHUNK; e += VECTOR)
+                for (int e = 0; e < CHUNK; e += VECTOR, source += VECTOR * stride)
                     if (e < present)
-                        vector[e / VECTOR] = *reinterpret_cast<const Vector*>(source + e * stride);
+                        vector[e / VECTOR] = *reinterpret_cast<const Vector*>(source);
                 memcpy(&chunk[load], vector, sizeof(Chunk));
             }
         }
@@ -210,10 +262,89 @@ struct Operand {
         if constexpr (!COPIED) {
 #pragma unroll
             for (int load = 0; load < LOADS; ++load)
-                if (line(load) < LINES) *tile.at(line(load), number()) = chunk[load];
+                if (line(load) < LINES) *place(tile, load) = chunk[load];
         }
     }
 };
+
+// The weight, as one thread loads it where output channels are nearest in memory: of chunk `number`
+// the same 16 bytes of columns, of some of its channels.  These columns share a tap, or have none.
+struct PackedWeight {
+    static constexpr int VECTORS = PackedTile::VECTORS;
+    static constexpr int LOADS = (COLUMNS + 31) / 32;
+    static constexpr bool COPIED = ASYNC;
+    static_assert(32 % VECTORS == 0, "the lanes of a warp load whole channels");
+
+    const Element* from;
+    Index stride;  // of the channels
+    Walk walk;
+    const Element* at;  // my columns of my chunk
+    bool there;         // have my columns a tap at this shift?
+    Chunk chunk[COPIED ? 1 : LOADS];
+
+    static __device__ __forceinline__ int number() { return threadIdx.x / 32; }
+    static __device__ __forceinline__ int vector() { return threadIdx.x % VECTORS; }
+    static __device__ __forceinline__ int channel(int load)
+    {
+        return threadIdx.x % 32 / VECTORS + 32 / VECTORS * load;
+    }
+    static __device__ __forceinline__ Chunk* place(PackedTile& tile, int load)
+    {
+        return tile.at(number(), channel(load), vector());
+    }
+
+    __device__ __forceinline__ void first(const Element* weight, Index channel_stride,
+                                          const Column* columns, const Shifts& shifts)
+    {
+        from = weight;
+        stride = channel_stride;
+        walk.first(number(), shifts);
+        locate(columns, shifts.p);
+    }
+
+    __device__ __forceinline__ void next(const Column* columns, const Shifts& shifts)
+    {
+        if (walk.next(shifts))
+            locate(columns, shifts.p);
+        else
+            at += CHUNKS * CHUNK * stride;
+    }
+
+    __device__ __forceinline__ void locate(const Column* columns, const Params& p)
+    {
+        Index offset = 0;
+        there = walk.more && operand_at(columns[vector() * CHUNK], walk.j, p, offset);
+        at = from + ((there ? offset : 0) + walk.c * stride);  // of absent columns as aligned
+    }
+
+    // Begins to load my part of a step.
+    __device__ __forceinline__ void begin(PackedTile& tile, Index C)
+    {
+        const Index left = WHOLE_CHUNKS ? CHUNK : C - walk.c;
+#pragma unroll
+        for (int load = 0; load < LOADS; ++load) {
+            if (channel(load) >= CHUNK) continue;
+            const Element* const source = at + channel(load) * stride;
+            const bool present = there && channel(load) < left;
+            if constexpr (COPIED)
+                copy_async<16>(place(tile, load), source, present ? 16 : 0);
+            else
+                chunk[load] = present ? *reinterpret_cast<const Chunk*>(source) : Chunk{};
+        }
+    }
+
+    // Puts into the tile what came through registers.
+    __device__ __forceinline__ void end(PackedTile& tile)
+    {
+        if constexpr (!COPIED) {
+#pragma unroll
+            for (int load = 0; load < LOADS; ++load)
+                if (channel(load) < CHUNK) *place(tile, load) = chunk[load];
+        }
+    }
+};
+
+using Weight = Either<WEIGHT_PACKED, PackedWeight, Operand<Column, COLUMNS, WEIGHT_VECTOR>>::Type;
 
 // --- products -------------------------------------------------------------------------------------
 
@@ -238,6 +369,24 @@ __device__ __forceinline__ void load_columns(ColumnPair& b, ColumnPair& next, Ti
     const int lane = threadIdx.x % 32;
     unsigned int both[4];
     load_matrices(both, tile.at(column + lane % 8, 2 * pair + lane / 8));
+    b[0] = both[0], b[1] = both[1], next[0] = both[2], next[1] = both[3];
+}
+
+// The same of columns that lie side by side.  No instruction transposes 4 bytes, but each lane can
+// read its own.
+__device__ __forceinline__ void load_columns(ColumnPair& b, ColumnPair& next, PackedTile& tile,
+                                             int column, int pair)
+{
+    const int lane = threadIdx.x % 32;
+    unsigned int both[4];
+    if constexpr (sizeof(Element) == 2)
+        load_matrices_transposed(both, tile.at(2 * pair + lane / 8, lane % 8, column / CHUNK));
+    else
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            Chunk* const four = tile.at(2 * pair + i, lane % 4, (column + lane / 4) / CHUNK);
+            both[i] = four->word[lane / 4 % CHUNK];
+        }
     b[0] = both[0], b[1] = both[1], next[0] = both[2], next[1] = both[3];
 }
 
@@ -431,7 +580,7 @@ struct Outputs {
     }
 
     // Lanes run along the last axis: rows, and within a row its phases if their columns are side by
-    // side.  `begin` is the block's first column among all.
+    // side, or all in this block.  `begin` is the block's first column among all.
     __device__ __forceinline__ void store_channels_first(Index begin) const
     {
         Index phases = 1, skipped = 0;
@@ -444,8 +593,14 @@ struct Outputs {
         for (Index e = threadIdx.x; e < width * teams; e += THREADS) {
             const Index team = e / width, phase = e % width % phases;
             const int row = static_cast<int>(e % width / phases);
-            for (Index j = team * phases + phase - skipped; j < COLUMNS; j += teams * phases) {
+            for (Index set = team; set * phases + phase - skipped < COLUMNS; set += teams) {
+                Index j = set * phases + phase - skipped;
                 if (j < 0) continue;
+                if constexpr (INTERLEAVED && WEIGHT_PACKED) {
+                    Index m;
+                    const Index before = divide(set, p.M, m);
+                    j = (before * phases + phase) * p.M.divisor + m;
+                }
                 const int column = static_cast<int>(j);
                 const float added[1] = {bias_of(shared.column[column])};
                 store(row, column, added);
@@ -467,14 +622,15 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
     for (int i = threadIdx.x; i < ROWS; i += THREADS)
         shared.row[i] = row_at(row_block * ROWS + i, p);
     for (int j = threadIdx.x; j < COLUMNS; j += THREADS)
-        shared.column[j] = column_at<INTERLEAVED>(column_block * COLUMNS + j, p);
+        shared.column[j] =
+            column_at<INTERLEAVED && !WEIGHT_PACKED>(column_block * COLUMNS + j, p);
     __syncthreads();
 
     const Shifts shifts = {p, shared.column[0]};
     const Index chunks = shifts.count() * ((p.C + CHUNK - 1) / CHUNK);
     const Index steps = (chunks + CHUNKS - 1) / CHUNKS;
     Operand<Row, ROWS, X_VECTOR> rows;
-    Operand<Column, COLUMNS, WEIGHT_VECTOR> columns;
+    Weight columns;
     rows.first(x + group * p.C * p.x_c, p.x_c, shared.row, shifts);
     columns.first(weight + group * p.weight_group, p.weight_c, shared.column, shifts);
     const auto begin = [&](Index step) {

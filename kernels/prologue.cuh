@@ -65,4 +65,6 @@ constexpr bool WEIGHTS_HELD = true;  // in registers, from the first round to th
 constexpr Mma MMA = Mma::TF32;  // which instruction multiplies
 constexpr int WARP_ROWS = 64;   // of one warp's part of the tile
 constexpr int WARP_COLUMNS = 32;
-constexpr bool INTERLEAVED = false;  // phases of the last axis are nearest among the columns
+constexpr bool WHOLE_CHUNKS = false;   // 16 bytes of channels divide a group
+constexpr bool WEIGHT_PACKED = false;  // output channels are nearest in the weight's memory
+constexpr bool INTERLEAVED = false;    // the phases of the last axis are stored together

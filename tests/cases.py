@@ -295,6 +295,8 @@ WIDE = [
     Case("dilation", "shifts of every tap", (1, 16, 6, 6), (16, 8, 3, 2), {"dilation": (2, 5)}),
     Case("volume", "three axes",
          (1, 16, 3, 4, 3), (16, 8, 2, 3, 2), {"stride": (2, 1, 2), "padding": (0, 1, 0)}),
+    Case("channels of 75 to 24", "a last chunk that is not full, phases that end within a tile",
+         (1, 75, 9), (75, 24, 5), {"stride": 3}),
 ]  # fmt: skip
 """Channels enough for tensor cores."""
 

@@ -15,6 +15,7 @@ import oracle
 import standin
 from cases import WIDE
 from cuda_device import Cuda
+from layouts import packed
 from standin import Recorder, Standin
 from standin.check import nearest
 from tconv._geometry import Geometry
@@ -45,6 +46,7 @@ def orders(case, x, weight):
     yield x, weight
     if len(case.x) == len(case.weight):
         yield nearest(x, 1), nearest(weight, 0)
+    yield x, packed(weight)
 
 
 @pytest.fixture(scope="session")
@@ -105,8 +107,19 @@ def test_every_tile_that_is_launched_computes_the_same(device, case, kind, rng):
     x, weight, bias = case.integers(dtype, rng)
     answer = oracle.transposed_conv(x, weight, bias, **case.call)
     for tile in TILES[dtype.itemsize]:
-        y = run(device, nearest(x, 1), weight, bias, tile=tile, precision=precision, **case.call)
-        oracle.assert_exact(y, answer, dtype)
+        for operands in ((nearest(x, 1), weight), (x, packed(weight))):
+            y = run(device, *operands, bias, tile=tile, precision=precision, **case.call)
+            oracle.assert_exact(y, answer, dtype)
+
+
+def test_a_block_stores_all_phases_of_some_packed_columns_and_then_of_others(device, rng):
+    case, dtype = WIDE[0], HALVES[0]
+    x, weight, bias = case.integers(dtype, rng)
+    y = run(device, x, packed(weight), bias, tile=WarpTile(64, 32, 64, 16, 16), **case.call)
+    oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), dtype)
+    if isinstance(device, Standin):
+        assert device.launched[-1]["WEIGHT_PACKED"]
+        assert device.launched[-1]["INTERLEAVED"]
 
 
 @pytest.mark.usefixtures("compiled")
@@ -297,16 +310,25 @@ def last(shape):
     return n, c, *axes
 
 
-def a_call(capability, kind, *, ndim=3, order=contiguous, far=False):
+def as_packed(shape):
+    """Return strides of a weight whose output channels are nearest, then its input channels."""
+    c, m, *kernel_size = shape
+    *taps, c, m = contiguous((*kernel_size, c, m))
+    return c, m, *taps
+
+
+def a_call(
+    capability, kind, *, ndim=3, out_channels=128, order=contiguous, weight=contiguous, far=False
+):
     """Return a call with weights as a function has them; with ``far`` offsets have 64 bits."""
     dtype, precision = kind
     g = Geometry(
-        batch=2, groups=1, in_channels=64, out_channels=128, in_size=(9,) * ndim,
+        batch=2, groups=1, in_channels=64, out_channels=out_channels, in_size=(9,) * ndim,
         kernel_size=(4,) * ndim, stride=(2,) * ndim, dilation=(1,) * ndim, pad_begin=(1,) * ndim,
         out_size=(18,) * ndim,
     )  # fmt: skip
     n, *rest = order(g.x_shape)
-    strides = Strides((FAR if far else n, *rest), contiguous(g.weight_shape), 1, order(g.out_shape))
+    strides = Strides((FAR if far else n, *rest), weight(g.weight_shape), 1, order(g.out_shape))
     return Call(g, dtype.name, strides, None, precision, capability)
 
 
@@ -332,17 +354,55 @@ def test_as_many_stages_as_fit_lie_in_the_shared_memory_of_every_target(capabili
                     assert s["STAGES"] == most or s.shared_bytes + stage > room
 
 
+@pytest.mark.parametrize(
+    ("kind", "out_channels", "weight", "packed"),
+    [
+        (KINDS[0], 128, as_packed, True),
+        (KINDS[0], 24, as_packed, True),
+        (KINDS[0], 12, as_packed, False),  # 8 neighbours would belong to two taps
+        (KINDS[2], 12, as_packed, True),
+        (KINDS[0], 128, contiguous, False),
+        (KINDS[0], 128, lambda shape: tuple(3 * s for s in as_packed(shape)), False),
+        (KINDS[0], 128, lambda shape: (as_packed(shape)[0] + 1, *as_packed(shape)[1:]), False),
+    ],
+)
+def test_output_channels_are_copied_at_once_where_16_bytes_are_aligned_and_of_one_tap(
+    kind, out_channels, weight, packed
+):
+    s = select(a_call(80, kind, out_channels=out_channels, weight=weight)).specialisation
+    assert s["WEIGHT_PACKED"] == packed
+    assert s["WEIGHT_VECTOR"] == (16 // kind[0].itemsize if packed else 1)
+
+
+@pytest.mark.parametrize(
+    ("out_channels", "order", "interleaved"),
+    [(64, contiguous, True), (8, contiguous, True), (24, contiguous, False), (64, last, False)],
+)
+def test_phases_are_stored_together_where_a_block_has_all_of_the_last_axis(
+    out_channels, order, interleaved
+):
+    call = a_call(80, KINDS[0], out_channels=out_channels, order=order, weight=as_packed)
+    s = select(call, tile=TILES[2][0], kernel="mma").specialisation
+    assert s["INTERLEAVED"] == interleaved
+
+
 @pytest.mark.slow
 @pytest.mark.nvrtc
 @pytest.mark.parametrize("capability", SHARED_KILOBYTES)
-def test_nothing_spills_with_wide_offsets_and_gathered_operands(capability):
+def test_nothing_spills_with_wide_offsets_whether_operands_are_gathered_or_copied(capability):
     from tconv.gpu import compile
 
     calls = [a_call(capability, kind, far=True) for kind in kinds_of(capability)]
     calls += [a_call(capability, kind, order=last, far=True) for kind in kinds_of(capability)[2:3]]
+    calls += [
+        a_call(capability, kind, order=order, weight=as_packed, far=True)
+        for kind in kinds_of(capability)
+        for order in (contiguous, last)
+    ]
     for call in calls:
         s = select(call, kernel="mma").specialisation
-        assert (s.index_bits, s["WEIGHT_VECTOR"]) == (64, 1)
+        assert s.index_bits == 64
+        assert (s["WEIGHT_VECTOR"] == 1) != s["WEIGHT_PACKED"]
         _, log = compile.compiled(
             source(s), compile.architecture(capability), "--ptxas-options=-v"
         )

@@ -150,7 +150,7 @@ void copies(Tile& tile)
         Operand{}.begin(tile, 0);
     else
         for (int load = 0; load < Operand::LOADS; ++load)
-            witness(tile.at(Operand::line(load), Operand::number()), sizeof(Chunk));
+            witness(Operand::place(tile, load), sizeof(Chunk));
 }
 
 // In the place of the kernel: each thread writes down where it puts chunks, what it multiplies, and
@@ -161,7 +161,7 @@ extern "C" __global__ void mma(Access (*all)[ACCESSES])
     Stage& stage = shared.stage[0];
     lists[threadIdx.x] = all[threadIdx.x];
     copies<Operand<Row, ROWS, X_VECTOR>>(stage.x);
-    copies<Operand<Column, COLUMNS, WEIGHT_VECTOR>>(stage.weight);
+    copies<Weight>(stage.weight);
     Fragment sum[ROW_FRAGMENTS][COLUMN_FRAGMENTS] = {};
     const int warp = threadIdx.x / 32;
     const int row = warp / COLUMN_WARPS * WARP_ROWS, column = warp % COLUMN_WARPS * WARP_COLUMNS;
@@ -182,6 +182,8 @@ WITNESSED = {
         "float& at(int row, int column)\n    {":
             "witness(OUT_CHANNELS_LAST ? &sum[row][column] : &sum[column][row], "
             "OUT_CHANNELS_LAST ? 8 : 4);",
+        "Chunk* const four = tile.at(2 * pair + i, lane % 4, (column + lane / 4) / CHUNK);":
+            "witness(&four->word[lane / 4 % CHUNK], 4);",
     },
 }  # fmt: skip
 """By file: a line, and the call that follows it."""
@@ -224,7 +226,8 @@ def mma_specialisations(dtype, precision, channels, capability):
         batch=1, groups=1, in_channels=channels, out_channels=128, in_size=(32,), kernel_size=(2,),
         stride=(2,), dilation=(1,), pad_begin=(0,), out_size=(64,),
     )  # fmt: skip
-    for order, weight_order in [(contiguous, contiguous), (channels_last, channels_nearest)]:
+    orders = [(contiguous, contiguous), (channels_last, channels_nearest), (contiguous, packed)]
+    for order, weight_order in orders:
         strides = Strides(
             x=order(geometry.x_shape), weight=weight_order(geometry.weight_shape),
             bias=0, out=order(geometry.out_shape),
@@ -240,6 +243,7 @@ def test_no_two_lanes_want_one_bank_where_tensor_cores_are_fed_and_their_sums_pu
     device = Standin(texts=mma_texts())
     chosen = list(dict.fromkeys(s for kind in MMA_KINDS for s in mma_specialisations(*kind)))
     assert {s["X_VECTOR"] for s in chosen} == {s["WEIGHT_VECTOR"] for s in chosen} == {1, 2, 4, 8}
+    assert {(s.dtype, s["WEIGHT_PACKED"]) for s in chosen} >= {("float16", True), ("float32", True)}
     for specialisation, warps in witnessed(device, chosen):
         assert warps.shape[2] > 8
         assert not any(map(conflicts, warps)), specialisation

@@ -395,18 +395,18 @@ def test_a_wide_tile_with_packed_weights_must_multiply_most(constants, least):
 @pytest.mark.parametrize(
     ("kernel", "constants", "least"),
     [
-        ("mma", {"MMA": "BF16", "COLUMNS": 128}, 74),
-        ("mma", {"MMA": "F16", "COLUMNS": 64}, 43),
-        ("mma", {"MMA": "tf32", "COLUMNS": 16}, 16),
-        ("mma", {"MMA": "tf32x3", "COLUMNS": 64}, 96),
+        ("mma", {"MMA": "BF16", "COLUMNS": 128, "X_VECTOR": 8, "WEIGHT_VECTOR": 8}, 300),
+        ("mma", {"MMA": "F16", "COLUMNS": 64, "X_VECTOR": 1, "WEIGHT_VECTOR": 8}, 70),
+        ("mma", {"MMA": "F16", "COLUMNS": 64, "X_VECTOR": 4, "WEIGHT_VECTOR": 4}, 70),
         ("hopper", {"COLUMNS": 256}, 80),
         ("hopper", {"COLUMNS": 64}, 54),
     ],
 )
-def test_tensor_cores_keep_their_share_by_instruction_and_tile(kernel, constants, least):
+def test_tensor_cores_keep_their_share_by_instruction_tile_and_copies(kernel, constants, least):
     kernel = replace(GEMM, kernel=kernel, dtype="bfloat16", constants=tuple(constants.items()))
     for count, complaints in ((least, 0), (least - 1, 1)):
-        code = replace(CODE, main=sass.Share(1000, count, count))
+        loads = {2: 1, 8: 1, 16: 1}
+        code = replace(CODE, main=sass.Share(1000, count, count), global_loads=loads)
         assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == complaints
 
 

@@ -21,12 +21,20 @@ BEST = {80: 0.88, 90: 0.90, 100: 0.89}
 """Of the widest tile with whole steps and packed weights, by the compute capability."""
 
 MMA_SHARES = {
-    "F16": {128: 0.074, 64: 0.043, 32: 0.025, 16: 0.013},
-    "BF16": {128: 0.074, 64: 0.043, 32: 0.025, 16: 0.013},
-    "tf32": {128: 0.077, 64: 0.053, 32: 0.030, 16: 0.016},
-    "tf32x3": {64: 0.096, 32: 0.058, 16: 0.036},
+    "F16": {128: 0.30, 64: 0.21, 32: 0.15, 16: 0.07},
+    "BF16": {128: 0.30, 64: 0.21, 32: 0.15, 16: 0.07},
+    "tf32": {128: 0.13, 64: 0.09, 32: 0.06, 16: 0.04},
+    "tf32x3": {64: 0.12, 32: 0.09, 16: 0.06},
 }
-"""Of mma's, by its instruction and the columns of its tile, where operands are gathered."""
+"""Of mma's, by its instruction and the columns of its tile, where both operands are copied."""
+
+MMA_GATHERED_SHARES = {
+    "F16": {128: 0.10, 64: 0.07, 32: 0.04, 16: 0.02},
+    "BF16": {128: 0.10, 64: 0.07, 32: 0.05, 16: 0.02},
+    "tf32": {128: 0.09, 64: 0.07, 32: 0.04, 16: 0.02},
+    "tf32x3": {64: 0.11, 32: 0.07, 16: 0.05},
+}
+"""The same where an operand is gathered element by element, or by less than 16 bytes."""
 
 HOPPER_SHARES = {256: 0.080, 128: 0.056, 64: 0.054}
 """Of hopper's, whose instructions multiply as much as dozens of mma's."""
@@ -70,7 +78,9 @@ def _least_share(specialisation: Specialisation, capability: int) -> float:
     if specialisation.kernel == "hopper":
         return HOPPER_SHARES[s["COLUMNS"]]
     if specialisation.kernel == "mma":
-        return MMA_SHARES[s["MMA"]][s["COLUMNS"]]
+        size = TYPES[specialisation.dtype].element_bytes
+        copied = s["X_VECTOR"] * size == s["WEIGHT_VECTOR"] * size == 16
+        return (MMA_SHARES if copied else MMA_GATHERED_SHARES)[s["MMA"]][s["COLUMNS"]]
     if (specialisation.kernel, specialisation.dtype) != ("gemm", "float32"):
         return 0.0
     if s["COLUMNS"] == max(SHARES) and s["WHOLE_STEPS"] and s["WEIGHT_VECTOR"] > 1:

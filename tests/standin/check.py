@@ -113,6 +113,8 @@ def some_calls(given):
         yield (x, weight, bias), case.call
         if len(case.x) == len(case.weight):
             yield (nearest(x, 1), nearest(weight, 0), bias), case.call
+        if given.kernel == "mma":
+            yield (x, layouts.packed(weight), bias), case.call
         if dtype.kind == "f":
             for place in (0, 1):
                 arrays = [np.ones(case.x, dtype), np.ones(case.weight, dtype), None]

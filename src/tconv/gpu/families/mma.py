@@ -51,8 +51,10 @@ def choose(call: Call, *, asked: bool = False, tile: WarpTile | None = None) -> 
             ("WARP_COLUMNS", tile.warp_columns),
             ("STAGES", stages),
             ("ASYNC", call.capability >= 80),
+            ("WHOLE_CHUNKS", call.channels % (16 // call.type.element_bytes) == 0),
             ("X_VECTOR", _x_vector(call)),
             ("WEIGHT_VECTOR", _weight_vector(call)),
+            ("WEIGHT_PACKED", _weight_packed(call)),
             ("OUT_VECTOR", _out_vector(call)),
             ("INTERLEAVED", _interleaved(call, tile, phase_columns)),
         ),
@@ -92,12 +94,16 @@ def _why_not(call: Call) -> str:
 def _fitting(call: Call) -> tuple[WarpTile, ...]:
     """Return the tiles of which two stages fit into shared memory, and whose sums into registers.
 
-    Three products of TF32 need twice the registers for what is multiplied, and load less often.
-    Wide offsets need some more, and so do two operands that are both gathered element by element.
+    Three products of TF32 need twice the registers for what is multiplied, and load less often;
+    wide offsets need some more.  Two operands of float32 that are both gathered element by element
+    do too, with a single product only where there are three axes.
     """
-    three = call.precision == "tf32x3"
     gathered = _x_vector(call) == _weight_vector(call) == 1
-    widest = 128 >> (three + gathered + (three and call.index_bits == 64))
+    if call.precision == "tf32x3":
+        widest = 64 >> (gathered + (call.index_bits == 64))
+    else:
+        many = gathered and call.dtype == "float32" and call.geometry.ndim == 3
+        widest = 128 >> many
     limit = _shared_limit(call)
     return tuple(
         tile
@@ -160,7 +166,17 @@ def _x_vector(call: Call) -> int:
     return _vector(call, c, (call.channels, n, *spatial))
 
 
+def _weight_packed(call: Call) -> bool:
+    """Tell whether 16 bytes of the weight are always output channels with the same tap."""
+    widest = 16 // call.type.element_bytes
+    group, c, m, *taps = call.weight_strides
+    return m == 1 and all(n % widest == 0 for n in (call.out_channels, group, c, *taps))
+
+
 def _weight_vector(call: Call) -> int:
+    """Return how many channels of the weight, or columns of a packed one, are moved at once."""
+    if _weight_packed(call):
+        return 16 // call.type.element_bytes
     group, c, *others = call.weight_strides
     return _vector(call, c, (call.channels, group, *others))
 
@@ -182,9 +198,16 @@ def _vector(call: Call, step: int, others: tuple[int, ...]) -> int:
 
 
 def _interleaved(call: Call, tile: WarpTile, phase_columns: int) -> bool:
-    """Tell whether columns that are side by side belong to outputs that are side by side."""
-    mixed = phase_columns % tile.columns != 0
-    return mixed and not call.out_channels_last and 1 < call.axes[-1].phases <= tile.columns
+    """Tell whether a block stores the phases of the last axis together, where they are neighbours.
+
+    Their columns lie side by side.  Those of a packed weight cannot, but may all be in one block.
+    """
+    phases = call.axes[-1].phases
+    if call.out_channels_last or phases == 1:
+        return False
+    if _weight_packed(call):
+        return tile.columns % (phases * phase_columns) == 0
+    return phase_columns % tile.columns != 0 and phases <= tile.columns
 
 
 def _round_up(n: int, multiple: int) -> int:
