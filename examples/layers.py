@@ -1,7 +1,7 @@
 """The layers and the optimiser of the examples that learn, out of tconv and NumPy alone.
 
 A convolution and a transposed convolution are each other's gradient, so a few calls are enough to
-train a network of both.  Arrays are NumPy's: the gradients have no GPU kernel yet.
+train a network of both.  All arrays are NumPy's.
 """
 
 import numpy as np
