@@ -14,7 +14,6 @@ import cases
 import oracle
 import standin
 from cases import WIDE
-from cuda_device import Cuda
 from layouts import packed
 from standin import Recorder, Standin
 from standin.check import nearest
@@ -60,15 +59,6 @@ def compiled():
         for operands in orders(case, x, weight):
             run(recorder, *operands, bias, precision=precision, **case.call)
     Standin().prepare(recorder.launched)
-
-
-@pytest.fixture(params=["stand-in", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """What runs the kernel: the stand-in, and with ``-m gpu`` a GPU."""
-    if request.param == "cuda":
-        return Cuda()
-    request.getfixturevalue("compiled")
-    return Standin()
 
 
 @pytest.fixture(params=KINDS, ids=KIND_NAMES)
