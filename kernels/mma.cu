@@ -314,7 +314,7 @@ struct PackedWeight {
     {
         Index offset = 0;
         there = walk.more && operand_at(columns[vector() * CHUNK], walk.j, p, offset);
-        at = from + ((there ? offset : 0) + walk.c * stride);  // of absent columns as aligned
+        at = from + ((there ? offset : 0) + walk.c * stride);  // aligned, even if absent
     }
 
     // Begins to load my part of a step.
