@@ -13,6 +13,11 @@
 // `full` is complete when its bytes are there, `empty` when all eight warps have multiplied them.
 // Blocks stay, and take one tile after another, those of the phases with most taps first.
 //
+// The CLUSTER blocks of a cluster take tiles with the same columns and neighbouring rows, step by
+// step together.  Each fetches a part of the weights, for all of them, so a stage is empty when the
+// consumers of all blocks have multiplied it.  Where there are no rows left for one, its tile lies
+// beyond the last image: its inputs arrive as zeros, and nothing of it is stored.
+//
 // The outputs of a tile are a box too, of the view that its phase is of the result: where it can, the
 // copy engine takes them from shared memory while the next tile is being multiplied.
 //
@@ -27,9 +32,11 @@
 constexpr int WARP_GROUP = 128;
 constexpr int CONSUMERS = 2 * WARP_GROUP;
 constexpr int SLICE = 64;  // columns that lie in one row of shared memory, which has 128 bytes
+constexpr int SLICES = COLUMNS / SLICE;
 constexpr int WIDTH = COLUMNS < 128 ? COLUMNS : 128;  // columns of one instruction
 static_assert(THREADS == 3 * WARP_GROUP, "a producer and two consumers");
 static_assert(ROWS == 128 && DEPTH == 64, "64 rows a consumer, one row of 128 bytes a step");
+static_assert(SLICES % CLUSTER == 0, "each block fetches as many slices of the weights");
 static_assert(sizeof(Element) == 2, "float16 or bfloat16");
 static_assert(X_VECTOR == 8 && WEIGHT_VECTOR == 8, "the copy engine wants multiples of 16 bytes");
 
@@ -37,9 +44,10 @@ static_assert(X_VECTOR == 8 && WEIGHT_VECTOR == 8, "the copy engine wants multip
 struct Boxes {
     Index batch;
     Division groups;
-    Index images;  // of one box
-    Index rows;    // of one box: images times the rectangle, ROWS or less
-    Index tiles;   // of everything
+    Index images;       // of one box
+    Index rows;         // of one box: images times the rectangle, ROWS or less
+    Index tiles;        // of everything
+    Division clusters;  // that take all boxes with the same columns
     struct {
         Division size, count;
     } axis[AXES];
@@ -47,12 +55,12 @@ struct Boxes {
 
 struct Stage {
     Element x[ROWS][DEPTH];
-    Element weight[COLUMNS / SLICE][DEPTH][SLICE];
+    Element weight[SLICES][DEPTH][SLICE];
 };
 
 struct alignas(1024) Shared {
     Stage stage[STAGES];
-    Element out[COLUMNS / SLICE][ROWS][SLICE];
+    Element out[SLICES][ROWS][SLICE];
     MBarrier full[STAGES], empty[STAGES];
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "Python launches with SHARED_BYTES");
@@ -67,8 +75,10 @@ __device__ __forceinline__ Tile tile_at(Index index, const Params& p, const Boxe
 {
     Tile tile;
     Index column_block, box;
-    index = divide(index, p.column_blocks, column_block);
-    index = divide(index, p.row_blocks, box);
+    const Index block = index % CLUSTER;
+    index = divide(index / CLUSTER, p.column_blocks, column_block);
+    index = divide(index, boxes.clusters, box);
+    box = box * CLUSTER + block;
     index = divide(index, boxes.groups, tile.group);
     tile.phase = index;
     tile.m = column_block * COLUMNS;
@@ -158,19 +168,24 @@ __device__ __forceinline__ void fetch(const Steps& steps, const Params& p, const
     }
     x_at[AXES + 1] = static_cast<int>(tile.n);
     tma_load(stage.x, x_map, full, x_at);
+    const int first = blockIdx.x % CLUSTER * (SLICES / CLUSTER);
 #pragma unroll
-    for (int slice = 0; slice < COLUMNS / SLICE; ++slice) {
+    for (int slice = first; slice < first + SLICES / CLUSTER; ++slice) {
         const int weight_at[] = {static_cast<int>(tile.m) + slice * SLICE,
                                  static_cast<int>(steps.c), static_cast<int>(tile.group),
                                  static_cast<int>(tap)};
-        tma_load(stage.weight[slice], weight_map, full, weight_at);
+        if constexpr (CLUSTER == 1)
+            tma_load(stage.weight[slice], weight_map, full, weight_at);
+        else
+            tma_multicast<CLUSTER>(stage.weight[slice], weight_map, full, weight_at);
     }
 }
 
 __device__ __forceinline__ void produce(const Params& p, const Boxes& boxes, const TensorMap& x_map,
                                         const TensorMap& weight_map, Shared& shared)
 {
-    // The whole box arrives, also where it lies outside the image.
+    // The whole box arrives, also where it lies outside the image, and all of the weights, whichever
+    // block fetches them.
     const int bytes = static_cast<int>(boxes.rows) * sizeof(shared.stage[0].x[0])
                       + sizeof(shared.stage[0].weight);
     Ring ring;
@@ -214,6 +229,17 @@ __device__ __forceinline__ void multiply(const Stage& stage, int group, Sums& su
     }
     wgmma_commit();
     wgmma_wait(sum);
+}
+
+// Gives a stage back to all who fill it: one lane of a warp for each block of the cluster.
+__device__ __forceinline__ void give_back(MBarrier& empty)
+{
+    const int lane = threadIdx.x % 32;
+    if (lane >= CLUSTER) return;
+    if constexpr (CLUSTER == 1)
+        mbarrier_arrive(empty);
+    else
+        mbarrier_arrive_in(lane, empty);
 }
 
 // One of my two rows of a tile.
@@ -313,7 +339,7 @@ __device__ __forceinline__ void send(const Tile& tile, const OutMaps& out_maps, 
         at[GROUP_AXIS + AXES - a] = static_cast<int>(tile.q[a] - tile.first[a]);
     at[GROUP_AXIS + AXES + 1] = static_cast<int>(tile.n);
 #pragma unroll
-    for (int slice = 0; slice < COLUMNS / SLICE; ++slice) {
+    for (int slice = 0; slice < SLICES; ++slice) {
         at[0] = static_cast<int>(tile.m) + slice * SLICE;
         tma_store(out_maps.phase[tile.phase], shared.out[slice], at);
     }
@@ -333,7 +359,7 @@ __device__ __forceinline__ void consume(const Element* x, const Element* weight,
         for (Steps steps(p, tile); steps.more; steps.next()) {
             mbarrier_wait(shared.full[ring.stage], ring.parity);
             multiply(shared.stage[ring.stage], group, sum);
-            if (threadIdx.x % 32 == 0) mbarrier_arrive(shared.empty[ring.stage]);
+            give_back(shared.empty[ring.stage]);
             ring.next();
         }
         if (storing) tma_store_wait();  // until the last tile has left
@@ -348,7 +374,15 @@ __device__ __forceinline__ void consume(const Element* x, const Element* weight,
     if (storing) tma_store_wait();
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+__device__ __forceinline__ void sync_cluster()
+{
+    if constexpr (CLUSTER == 1)
+        __syncthreads();
+    else
+        cluster_sync();
+}
+
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)
 hopper(const Element* __restrict__ x, const Element* __restrict__ weight,
        const Element* __restrict__ bias, Element* __restrict__ out, const Params p,
        const Boxes boxes, const __grid_constant__ TensorMap x_map,
@@ -358,11 +392,11 @@ hopper(const Element* __restrict__ x, const Element* __restrict__ weight,
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < STAGES; ++stage) {
             mbarrier_init(shared.full[stage], 1);
-            mbarrier_init(shared.empty[stage], CONSUMERS / 32);
+            mbarrier_init(shared.empty[stage], CLUSTER * CONSUMERS / 32);
         }
         mbarrier_init_fence();
     }
-    __syncthreads();
+    sync_cluster();
 
     // The producer needs few registers, the consumers' sums many.
     const int group = threadIdx.x / WARP_GROUP;
@@ -373,4 +407,5 @@ hopper(const Element* __restrict__ x, const Element* __restrict__ weight,
         increase_registers<232>();
         consume(x, weight, bias, out, p, boxes, out_maps, shared, group - 1);
     }
+    if (CLUSTER > 1) sync_cluster();  // others may still give stages back to this block
 }

@@ -16,6 +16,20 @@ __device__ __forceinline__ void* aligned_shared()
     return aligned_shared_bytes;
 }
 
+// --- clusters -----------------------------------------------------------------------------------
+
+// Blocks of a kernel that is declared with __cluster_dims__ run at the same time, so many neighbours
+// together, and reach into each other's shared memory.  A place there is named by where it lies in
+// the own block, and by the other block's number in the cluster.
+//
+// Waits for all threads of all blocks of the cluster.  It is needed before one reaches into another
+// block, which else may not have begun, and after, since it may end.
+__device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release;\n"
+                 "barrier.cluster.wait.acquire;" ::: "memory");
+}
+
 // --- barriers -----------------------------------------------------------------------------------
 
 // A barrier in shared memory.  Its phase is complete when all arrivals have come, and all bytes that
@@ -30,7 +44,7 @@ __device__ __forceinline__ void mbarrier_init(MBarrier& barrier, int arrivals)
                  :: "r"(shared_address(&barrier)), "r"(arrivals) : "memory");
 }
 
-// Shows the copy engine the barriers that this thread has made.
+// Shows the copy engine, and other blocks, the barriers that this thread has made.
 __device__ __forceinline__ void mbarrier_init_fence()
 {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -47,6 +61,18 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(MBarrier& barrier, int
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
                  :: "r"(shared_address(&barrier)), "r"(bytes) : "memory");
+}
+
+// Arrives at another block's barrier.  It tells that this thread has done with something; it shows
+// nothing that this thread has written (that would wait for all of its stores).
+__device__ __forceinline__ void mbarrier_arrive_in(int block, MBarrier& barrier)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                 "}"
+                 :: "r"(shared_address(&barrier)), "r"(block) : "memory");
 }
 
 // Waits until the phase of this parity is complete.  A new barrier behaves as if a phase of parity
@@ -100,6 +126,19 @@ __device__ __forceinline__ void tma_load(void* to, const TensorMap& map, MBarrie
                  " [%0], [%1, {%3, %4, %5, %6, %7}], [%2];"
                  :: "r"(shared_address(to)), "l"(&map), "r"(shared_address(&barrier)),
                     "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]), "r"(at[4]) : "memory");
+}
+
+// The same for the first BLOCKS blocks of the cluster, with one read of memory: in each of them the
+// box comes to this place, and its bytes count for this barrier.
+template <int BLOCKS>
+__device__ __forceinline__ void tma_multicast(void* to, const TensorMap& map, MBarrier& barrier,
+                                              const int (&at)[4])
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%3, %4, %5, %6}], [%2], %7;"
+                 :: "r"(shared_address(to)), "l"(&map), "r"(shared_address(&barrier)),
+                    "r"(at[0]), "r"(at[1]), "r"(at[2]), "r"(at[3]),
+                    "h"(static_cast<unsigned short>((1 << BLOCKS) - 1)) : "memory");
 }
 
 // Shows the copy engine what this thread has written to shared memory.

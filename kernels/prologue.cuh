@@ -38,6 +38,7 @@ constexpr int WEIGHT_VECTOR = 4;
 constexpr int OUT_VECTOR = 2;
 constexpr int STAGES = 8;    // of a ring in shared memory
 constexpr int OUT_MAPS = 0;  // tensor maps of the result, one for each phase
+constexpr int CLUSTER = 1;   // blocks that share what they fetch
 
 // This is for the depthwise kernels alone.  X is the last axis, Y the one before, Z the one before
 // that; an axis that is not there has a window of 1.

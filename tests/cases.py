@@ -301,6 +301,15 @@ WIDE = [
 """Channels enough for tensor cores."""
 
 
+SHARED_WEIGHTS = [
+    Case("three images", "too long to share a tile; the last one has no other beside it",
+         (3, 72, 66), (72, 72, 4), {"stride": 2, "padding": 1}, (3, 72, 132)),
+    Case("five images in two groups", "a ring goes round, and no image begins where it does",
+         (5, 80, 65), (80, 80, 3), {"stride": 2, "groups": 2}, (5, 160, 131)),
+]  # fmt: skip
+"""Several tiles of rows, so that blocks of a cluster share weights; an odd number of them."""
+
+
 LONG_SUMS = [
     Case("few outputs", "a last step that is not full",
          (2, 35, 3), (35, 3, 2), {"stride": 2}, (2, 3, 6)),

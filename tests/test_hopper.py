@@ -5,6 +5,7 @@ It is off until it has run on a GPU, so every test asks for it by name.
 
 import ctypes
 import os
+import re
 from dataclasses import replace
 from math import prod
 from types import SimpleNamespace
@@ -53,7 +54,7 @@ LARGE = [
 def compile_all():
     """Compile in a few units what most tests need, instead of one by one."""
     recorder = Recorder(capability=90)
-    for case in (*SMALL[:40], *LARGE):
+    for case in (*SMALL[:40], *LARGE, *cases.SHARED_WEIGHTS):
         for dtype in HALVES:
             for tile in (None, *hopper.TILES):
                 compute(recorder, case, case.integers(dtype, np.random.default_rng(0)), tile=tile)
@@ -200,6 +201,23 @@ def test_any_number_of_blocks_shares_the_tiles(multiprocessors, rng):
 
 
 @pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("late", [False, True], ids=["early copies", "late copies"])
+@pytest.mark.parametrize("images", [1, 2, 5])
+@pytest.mark.parametrize("case", cases.SHARED_WEIGHTS, ids=str)
+def test_blocks_share_weights_whether_or_not_there_are_rows_for_the_last_one(
+    case, images, late, rng
+):
+    case = replace(case, x=(images, *case.x[1:]))
+    arrays = case.integers(HALVES[0], rng)
+    answer = oracle.transposed_conv(*arrays, **case.call)
+    for tile in hopper.TILES:
+        device = Standin(capability=90, late=late, seed=images)
+        out = nhwc(answer.shape, "f2", 1)
+        compute(device, case, arrays, tile=tile, out=out)
+        oracle.assert_exact(out, answer, out.dtype)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_finite_sums_are_never_computed_anew(rng):
     # Else a wrong tile that holds a NaN would be mended without a word.
     loop = read("gather.cuh").replace("return sum;", "return sum + 1000;")
@@ -305,6 +323,30 @@ def test_neither_the_batch_nor_the_image_size_compiles_anything():
     assert len({choice.specialisation for choice in chosen}) == 1
 
 
+CLUSTERS = [
+    ({"out_channels": 64}, 1, "100% of the columns in the hopper kernel's tiles are wanted"),
+    ({"out_channels": 128}, 2, "100% of the .* are wanted, and 2 blocks share their weights"),
+    ({"out_channels": 512}, 2, "100% of the .* are wanted, and 2 blocks share their weights"),
+]
+
+
+@pytest.mark.parametrize(("changes", "blocks", "reason"), CLUSTERS, ids=str)
+@pytest.mark.parametrize("images", [1, 4, 5, 9])
+def test_wide_tiles_have_clusters_and_rows_are_filled_up_to_whole_ones(
+    changes, blocks, reason, images
+):
+    # Five images of 5 x 5 are one box.
+    call = vae(batch=images, in_size=(5, 5), out_size=(10, 10), **changes)
+    choice = select(call, kernel="hopper")
+    assert choice.boxes.count == -(-images // 5)
+    assert choice.specialisation["CLUSTER"] == blocks
+    assert choice.row_blocks == -(-choice.boxes.count // blocks) * blocks
+    assert choice.blocks == 4 * choice.column_blocks * choice.row_blocks
+    struct = boxes_params(choice.boxes, choice, call)
+    assert struct["clusters"]["divisor"] * blocks == choice.row_blocks
+    assert re.fullmatch(reason, hopper.choose(call, asked=True).reason)
+
+
 def test_a_slice_of_a_wider_array_is_read_where_it_lies():
     wider = (1024 * 32 * 32, 1, 1024 * 32, 1024)
     choice = select(vae(x=wider), kernel="hopper")
@@ -377,7 +419,7 @@ def test_boxes_cover_all_positions_and_fit_a_tile(q_sizes):
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_the_struct_of_boxes_has_no_holes(axes, bits):
-    assert boxes_layout(axes, bits).itemsize == (7 + 6 * axes) * bits // 8
+    assert boxes_layout(axes, bits).itemsize == (10 + 6 * axes) * bits // 8
 
 
 def test_the_struct_of_boxes_holds_what_was_chosen():

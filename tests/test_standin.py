@@ -10,6 +10,7 @@ import pytest
 
 import standin
 from standin import Standin
+from tconv.gpu.tensor_map import TensorMap
 
 pytestmark = pytest.mark.skipif(standin.compiler() is None, reason=standin.INSTALL)
 
@@ -294,3 +295,88 @@ def test_lanes_may_come_to_a_barrier_of_their_warp_in_any_order_and_warps_alone(
         result = np.zeros(64, "i4")
         Standin(seed=seed).run("neighbours", NEIGHBOURS, result, threads=64, shared_bytes=512)
         np.testing.assert_array_equal(result, np.arange(64) ^ 31)
+
+
+# --- clusters -------------------------------------------------------------------------------------
+
+CLUSTER = """
+#include "prologue.cuh"
+#include "primitives.cuh"
+#include "hopper.cuh"
+struct Shared {{
+    alignas(1024) unsigned short box[2][64];
+    MBarrier barrier;
+}};
+extern "C" __global__ void __cluster_dims__(2, 1, 1) together(const TensorMap map, int* seen)
+{{
+    Shared& shared = *static_cast<Shared*>(aligned_shared());
+    const int at[] = {{0, 0, 0, 0}}, block = blockIdx.x;
+    if (threadIdx.x == 0) mbarrier_init(shared.barrier, 1);
+    {statements}
+}}
+"""
+FETCH = """
+    if (threadIdx.x == 0) mbarrier_init_fence();
+    if (threadIdx.x == 0) mbarrier_arrive_expect_tx(shared.barrier, sizeof shared.box);
+    cluster_sync();
+    if (threadIdx.x == 0 && block == 1) tma_multicast<2>(shared.box, map, shared.barrier, at);
+    cluster_sync();
+    seen[2 * block] = shared.box[1][8];
+    cluster_sync();
+    mbarrier_wait(shared.barrier, 0);
+    seen[2 * block + 1] = shared.box[1][8];
+"""
+SWAP = """
+    cluster_sync();
+    if (threadIdx.x == 0) mbarrier_arrive_in(1 - block, shared.barrier);
+    mbarrier_wait(shared.barrier, 0);
+    seen[block] = 5 + block;
+    cluster_sync();
+"""
+
+
+def together(statements, *, blocks=2, **options):
+    """Return what the blocks of a cluster see while they run together."""
+    device = Standin(**options)
+    source = device.empty((2, 64), "i2")
+    source[...] = np.arange(128).reshape(2, 64)
+    one = TensorMap("float16", (64, 2, 1, 1), (128, 256, 256), (64, 2, 1, 1))
+    seen = np.zeros(4, "i4")
+    device.run(
+        "together", CLUSTER.format(statements=statements),
+        device.tensor_maps((one,), device.address(source)), seen,
+        blocks=blocks, threads=64, shared_bytes=2048,
+    )  # fmt: skip
+    return seen.tolist()
+
+
+@pytest.mark.parametrize(("late", "before"), [(False, 64), (True, 0x4949)])
+def test_a_box_for_a_cluster_comes_to_every_block_and_each_waits_at_its_own_barrier(late, before):
+    # The second row's first piece is the second one in memory.
+    assert together(FETCH, late=late) == [before, 64, before, 64]
+
+
+def test_blocks_of_a_cluster_run_together_and_arrive_at_each_others_barriers():
+    for seed in range(5):
+        assert together(SWAP, seed=seed) == [5, 6, 0, 0]
+
+
+BROKEN_CLUSTER = {
+    "another block may not have made this barrier yet": (SWAP, "cluster_sync", "__syncthreads"),
+    "may have ended before another one reached": (SWAP, "block;\n    cluster", "block; //"),
+    "the cluster has no such block": (SWAP, "1 - block", "2 + block"),
+    "never came": (SWAP, "threadIdx.x == 0", "threadIdx.x + block == 0"),
+    "the copy engine has not been shown a barrier": (FETCH, "== 0) mbarrier_i", "== 9) mbarrier_i"),
+}
+
+
+@pytest.mark.parametrize("words", BROKEN_CLUSTER)
+def test_a_cluster_that_does_not_keep_together_is_an_error(words):
+    statements, right, wrong = BROKEN_CLUSTER[words]
+    with pytest.raises(RuntimeError, match=words):
+        together(statements.replace(right, wrong, 1))
+
+
+def test_a_grid_that_is_not_made_of_whole_clusters_is_an_error():
+    with pytest.raises(RuntimeError, match="the blocks of a grid must be whole clusters"):
+        together(SWAP, blocks=3)

@@ -278,6 +278,18 @@ def test_the_hopper_kernel_fetches_boxes_of_rows_and_whole_steps_of_channels():
     assert work.fetched == 2 * 4 * 2 * 64 * (3 * 36 + 64)
 
 
+def test_a_cluster_fetches_its_weights_once_and_no_rows_for_a_block_that_has_none():
+    g = gpu.plan((3, 64, 128), (64, 256, 2), stride=2).geometry
+    strides = Strides((8192, 1, 64), (256, 1, 64 * 256), 1, (65536, 1, 256))
+    call = Call(g, "float16", strides, capability=90)
+    choice = select(call, kernel="hopper")
+    # A box for each of the 3 images, in two clusters; 2 phases, all with one tap.
+    assert (choice.specialisation["CLUSTER"], choice.blocks) == (2, 2 * 4)
+    work = traffic.traffic(call, choice)
+    assert work.fetched == 2 * 2 * 64 * (3 * 128 + 2 * 256)
+    assert work.products == 2 * 64 * 4 * 128 * 256
+
+
 def test_a_run_of_the_depthwise_kernel_moves_the_vectors_that_its_window_spans():
     call = a_call((1, 2, 4, 8), (2, 1, 4, 4), stride=2, padding=1, groups=2)
     choice = select(call)

@@ -6,7 +6,8 @@ The compulsory ones are all of x, the weight and the result, once.
 - gather: two elements for each product, and each output.
 - A family with a tile: a block fetches a tile of rows (hopper: a box) and one of columns for every
   shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent
-  elements count too.  A second pass reads what the first has written.
+  elements count too.  A cluster fetches a tile of columns once for all of its blocks.  A
+  second pass reads what the first has written.
 - depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
   taps, and a block the weights of its channels.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
@@ -59,9 +60,13 @@ def _tiles(call: Call, choice: Choice, tile: Tile | WarpTile) -> tuple[int, int]
     """Return the elements that all blocks fetch, and the products that they compute."""
     whole = 16 // call.type.element_bytes if choice.specialisation.kernel == "mma" else tile.depth
     depth = -(-call.channels // whole) * whole
-    tiles = call.geometry.groups * choice.row_blocks * _visits(call, choice, tile) * depth
-    rows = choice.boxes.images * prod(choice.boxes.sizes) if choice.boxes else tile.rows
-    return tiles * (rows + tile.columns), tiles * tile.rows * tile.columns
+    steps = call.geometry.groups * _visits(call, choice, tile) * depth
+    rows, weights = choice.row_blocks * tile.rows, choice.row_blocks * tile.columns
+    fetched = rows + weights
+    if boxes := choice.boxes:
+        fetched = boxes.count * boxes.images * prod(boxes.sizes)
+        fetched += weights // int(choice.specialisation["CLUSTER"])
+    return steps * fetched, steps * rows * tile.columns
 
 
 def _visits(call: Call, choice: Choice, tile: Tile | WarpTile) -> int:

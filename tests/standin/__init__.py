@@ -15,6 +15,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -155,25 +156,26 @@ class Standin:
         return np.array([_map(one, address + one.offset) for one in tensor_maps], MAP)
 
     def kernel(self, specialisation):
-        entry = self._entry(specialisation)
+        entry, cluster = self._entry(specialisation)
 
         def launch_kernel(grid, block, args, *, shared_mem):
             self.launched.append(specialisation)
-            self._launch(entry, grid[0], block[0], shared_mem, args)
+            self._launch(entry, grid[0], cluster, block[0], shared_mem, args)
 
         return launch_kernel
 
-    def run(self, name, text, *args, threads=32, shared_bytes=0):
-        """Launch one block of a kernel that stands in ``text``; it may include the primitives."""
+    def run(self, name, text, *args, blocks=1, threads=32, shared_bytes=0):
+        """Launch a kernel that stands in ``text``; it may include the primitives."""
         _runtime(self.build)  # what the kernel calls
         path = _compile(self.build, [(name, flatten("text", {"text": text, **_twin()}))])
-        self._launch(ctypes.CDLL(str(path)).entry_0, 1, threads, shared_bytes, args)
+        entry = ctypes.CDLL(str(path)).entry_0
+        self._launch(entry, blocks, _cluster(text), threads, shared_bytes, args)
 
-    def _launch(self, entry, blocks, threads, shared_bytes, args):
+    def _launch(self, entry, blocks, cluster, threads, shared_bytes, args):
         holders = [_argument(a) for a in args]
         pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, holders))
         fault = _runtime(self.build).standin_launch(
-            entry, blocks, threads, shared_bytes, pointers, self.seed, self.late
+            entry, blocks, cluster, threads, shared_bytes, pointers, self.seed, self.late
         )
         if fault is not None:
             raise RuntimeError(fault.decode())
@@ -193,8 +195,8 @@ class Standin:
             if self.texts:
                 path.unlink()  # nobody wants a mistake again
             for number, specialisation in enumerate(bundle):
-                entry = getattr(library, f"entry_{number}")
-                _entries[self.build, texts[specialisation]] = entry
+                entry, text = getattr(library, f"entry_{number}"), texts[specialisation]
+                _entries[self.build, text] = entry, _cluster(text)
 
     def verbs(self, kernel=None, tile=None):
         """Return a function like the public verbs, for any number of axes, with a kernel forced."""
@@ -280,6 +282,15 @@ def _twin():
     return {name: (HERE / name).read_text() for name in ("primitives.cuh", "hopper.cuh")}
 
 
+def _cluster(text):
+    """Return how many blocks of a kernel are a cluster: what its declaration says."""
+    declared = re.search(r"__cluster_dims__\((\w+), 1, 1\)", text)
+    if declared is None:
+        return 1
+    constant = re.search(rf"constexpr int {declared[1]} = (\d+);", text)
+    return int(constant[1] if constant else declared[1])
+
+
 MAP = np.dtype(
     [("array", "u8"), ("size", "u8", 5), ("stride", "u8", 5), ("box", "u4", 5), ("rest", "V20")]
 )
@@ -311,8 +322,8 @@ def _runtime(build):
     path = _build(flags, (HERE / "runtime.cpp").read_text())
     runtime = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     runtime.standin_launch.argtypes = [
-        ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t, ctypes.c_void_p,
-        ctypes.c_uint64, ctypes.c_bool,
+        ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t,
+        ctypes.c_void_p, ctypes.c_uint64, ctypes.c_bool,
     ]  # fmt: skip
     runtime.standin_launch.restype = ctypes.c_char_p
     runtime.standin_allocate.argtypes = [ctypes.c_size_t]

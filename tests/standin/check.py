@@ -24,13 +24,14 @@ from . import Recorder, Standin
 
 CAPABILITY = {"hopper": 90}
 TILES = {
-    "gather": None,
-    "gemm": Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8),
-    "hopper": hopper.TILES[2],
-    "depthwise": None,
-    "depthwise_channels_last": None,
-    "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
+    "gather": [None],
+    "gemm": [Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8)],
+    "hopper": [hopper.TILES[2], hopper.TILES[1], hopper.TILES[1]],  # one block, and two together
+    "depthwise": [None],
+    "depthwise_channels_last": [None],
+    "mma": [WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8)],
 }
+"""They take turns."""
 
 
 def parsed(arguments, kernels):
@@ -59,7 +60,8 @@ def main(arguments):
     def computed(device, number):
         arrays, call = calls[number]
         out = room(given, device, arrays, answers[number]) if number % 2 == 0 else None
-        return compute(device, given.kernel, *lying(given, device, arrays), out=out, **call)
+        tile = TILES[given.kernel][number % len(TILES[given.kernel])]
+        return compute(device, given.kernel, tile, *lying(given, device, arrays), out=out, **call)
 
     for number in range(len(calls)):
         computed(recorder, number)
@@ -70,10 +72,10 @@ def main(arguments):
         oracle.assert_exact(y, answer, y.dtype)
 
 
-def compute(device, kernel, x, *arrays, **call):
+def compute(device, kernel, tile, x, *arrays, **call):
     """Compute with one kernel; float32 on tensor cores is summed of three products of TF32."""
     precision = "tf32x3" if kernel == "mma" and x.dtype == "f4" else None
-    return device.verbs(kernel, TILES[kernel])(x, *arrays, precision=precision, **call)
+    return device.verbs(kernel, tile)(x, *arrays, precision=precision, **call)
 
 
 def planted(file, old, new):
@@ -104,7 +106,7 @@ def some_calls(given):
         random = cases.random_cases(given.count, seed=11)
         chosen = [*cases.WIDE, *(case for case in random if 0 not in case.x)]
     if given.kernel == "hopper":  # Groups so wide that the copy engine stores them.
-        chosen += [case for case in cases.WIDE if case.call.get("groups")]
+        chosen += [case for case in cases.WIDE if case.call.get("groups")] + cases.SHARED_WEIGHTS
     chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
     for number, case in enumerate(chosen):
         rng = np.random.default_rng(number)

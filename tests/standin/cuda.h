@@ -10,6 +10,7 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __grid_constant__
 
 struct Index3 {
@@ -34,11 +35,15 @@ extern "C" void standin_mma(Matrices kind, float (&sum)[4], const unsigned int (
                             const unsigned int (&b)[2]);
 
 extern "C" unsigned int standin_shared_address(const void* p);
+extern "C" void standin_cluster_barrier();
 extern "C" void standin_mbarrier_init(void* barrier, int arrivals);
 extern "C" void standin_mbarrier_init_fence();
 extern "C" void standin_mbarrier_arrive(void* barrier, int bytes);
+extern "C" void standin_mbarrier_arrive_in(unsigned int block, void* barrier);
 extern "C" void standin_mbarrier_wait(void* barrier, int parity);
 extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const int* at, int rank);
+extern "C" void standin_tma_multicast(unsigned int blocks, void* to, const void* map, void* barrier,
+                                      const int* at, int rank);
 extern "C" void standin_tma_store_fence();
 extern "C" void standin_tma_store(const void* map, const void* from, const int* at, int rank);
 extern "C" void standin_tma_store_commit();

@@ -6,6 +6,8 @@ inline void* aligned_shared() { return standin_shared(); }
 // As on a GPU, an address in shared memory is a small number.
 inline unsigned int shared_address(const void* p) { return standin_shared_address(p); }
 
+inline void cluster_sync() { standin_cluster_barrier(); }
+
 struct MBarrier {
     unsigned long long bits;
 };
@@ -20,6 +22,10 @@ inline void mbarrier_arrive_expect_tx(MBarrier& barrier, int bytes)
 {
     standin_mbarrier_arrive(&barrier, bytes);
 }
+inline void mbarrier_arrive_in(int block, MBarrier& barrier)
+{
+    standin_mbarrier_arrive_in(block, &barrier);
+}
 inline void mbarrier_wait(MBarrier& barrier, int parity) { standin_mbarrier_wait(&barrier, parity); }
 
 // What the driver makes of an array; the test's device fills it in.
@@ -31,6 +37,12 @@ template <int RANK>
 inline void tma_load(void* to, const TensorMap& map, MBarrier& barrier, const int (&at)[RANK])
 {
     standin_tma_load(to, &map, &barrier, at, RANK);
+}
+
+template <int BLOCKS>
+inline void tma_multicast(void* to, const TensorMap& map, MBarrier& barrier, const int (&at)[4])
+{
+    standin_tma_multicast((1u << BLOCKS) - 1, to, &map, &barrier, at, 4);
 }
 
 inline void tma_store_fence() { standin_tma_store_fence(); }

@@ -5,6 +5,10 @@
 // are made when the last thread of the group has committed them.  Late: a box is garbage until
 // somebody waits for the barrier that counts it, and the tiles are read, and the sums written, only
 // when the whole group waits; a box is stored only when its thread waits for that.
+//
+// Where a block reaches into the shared memory of another one of its cluster, two barriers of the
+// cluster are asked for, whatever the order was this time: one before, since the other one may not
+// have begun, and one after, since it may end.
 #pragma once
 #include <map>
 
@@ -51,6 +55,7 @@ struct Mbarrier {
     int arrivals, missing;  // of each phase, and of this one
     long long bytes = 0;    // announced and not yet there
     int parity = 0;
+    unsigned int made = 0;     // after so many barriers of the cluster
     bool seen_by_engine = false;
     std::vector<Box> in_flight;
     std::vector<Fibre*> waiting;
@@ -65,6 +70,15 @@ struct Mbarrier {
         wake(waiting);
     }
 };
+
+void arrive(void* at, Mbarrier& barrier, int bytes)
+{
+    happens_before(*static_cast<char*>(at));
+    if (!barrier.missing) fail("more arrivals at a barrier than it was initialised for");
+    barrier.bytes += bytes;
+    --barrier.missing;
+    barrier.changed();
+}
 
 struct Wgmma {
     float* sum;
@@ -93,19 +107,31 @@ struct WarpGroup {
     char commit, done;  // only their addresses count, for ThreadSanitizer
 };
 
-std::map<void*, Mbarrier> mbarriers;
-std::vector<Multiplier> multipliers;
-std::vector<WarpGroup> warp_groups;
-std::map<int, SomeThreads> some_threads;
+struct HopperBlock {
+    std::vector<Multiplier> multipliers;
+    std::vector<WarpGroup> warp_groups;
+    std::map<int, SomeThreads> some_threads;
+};
 
-void forget_hopper(unsigned int threads)
+std::map<void*, Mbarrier> mbarriers;  // of all blocks
+std::vector<HopperBlock> hopper_blocks;
+long long last_reach;  // into another block: after how many barriers of the cluster? -1 if never
+
+void forget_hopper()
 {
     mbarriers.clear();
-    some_threads.clear();
-    multipliers.assign(threads, {});
-    warp_groups.assign((threads + WARP_GROUP - 1) / WARP_GROUP, {});
-    for (WarpGroup& group : warp_groups) group.waiting.reserve(WARP_GROUP);
+    last_reach = -1;
+    hopper_blocks.assign(launch.cluster.size(), {});
+    for (HopperBlock& block : hopper_blocks) {
+        block.multipliers.resize(launch.threads);
+        block.warp_groups.resize((launch.threads + WARP_GROUP - 1) / WARP_GROUP);
+        for (WarpGroup& group : block.warp_groups) group.waiting.reserve(WARP_GROUP);
+    }
 }
+
+HopperBlock& my_hopper_block() { return hopper_blocks[running->block]; }
+Multiplier& me() { return my_hopper_block().multipliers[running->thread]; }
+WarpGroup& my_warp_group() { return my_hopper_block().warp_groups[running->thread / WARP_GROUP]; }
 
 Mbarrier& mbarrier(void* at)
 {
@@ -116,10 +142,31 @@ Mbarrier& mbarrier(void* at)
     return found->second;
 }
 
+// What lies in this block where `mine` does in the running one.
+template <typename T>
+T* in_block(unsigned int block, T* mine)
+{
+    if (block >= launch.cluster.size()) fail("the cluster has no such block");
+    const auto place = reinterpret_cast<char*>(mine) - static_cast<char*>(my_block().shared);
+    return reinterpret_cast<T*>(static_cast<char*>(launch.cluster[block].shared) + place);
+}
+
+// A barrier that another block may have made, which is reached for in the other's shared memory.
+Mbarrier& mbarrier_of(unsigned int block, void* at)
+{
+    if (block == running->block) return mbarrier(at);
+    const auto found = mbarriers.find(at);
+    if (found == mbarriers.end() || found->second.made == launch.barrier.held)
+        fail("another block may not have made this barrier yet");
+    last_reach = launch.barrier.held;
+    return found->second;
+}
+
+// Shared memory begins at a multiple of 1024.
 char* swizzled(char* at)
 {
-    const auto address = static_cast<std::uint64_t>(at - static_cast<char*>(launch.shared));
-    return static_cast<char*>(launch.shared) + (address ^ (address >> 3 & 0x70));
+    const auto address = reinterpret_cast<std::uintptr_t>(at);
+    return at + ((address ^ (address >> 3 & 0x70)) - address);
 }
 
 // Calls what(row in shared memory, its place in the array, begin, end) for each row of a box; elements
@@ -187,7 +234,7 @@ float widened(unsigned short bits, bool bfloat16)
 void read(std::uint64_t address, bool bfloat16, float* values)
 {
     unsigned short bits[8];
-    memcpy(bits, swizzled(static_cast<char*>(launch.shared) + address), sizeof bits);
+    memcpy(bits, swizzled(static_cast<char*>(my_block().shared) + address), sizeof bits);
     for (int i = 0; i < 8; ++i) values[i] = widened(bits[i], bfloat16);
 }
 
@@ -219,10 +266,12 @@ void make(const Wgmma& one, float* const (&sums)[WARP_GROUP])
     }
 }
 
-// Makes everything that a group has committed.
-void make(unsigned int group)
+// Makes everything that my group has committed.
+void make()
 {
-    Multiplier* const threads = &multipliers[group * WARP_GROUP];
+    WarpGroup& group = my_warp_group();
+    const unsigned int first = running->thread / WARP_GROUP * WARP_GROUP;
+    Multiplier* const threads = &my_hopper_block().multipliers[first];
     for (std::size_t number = 0; number < threads->committed.size(); ++number) {
         const Wgmma& one = threads->committed[number];
         float* sums[WARP_GROUP];
@@ -238,38 +287,43 @@ void make(unsigned int group)
         one.columns == 64 ? make<64>(one, sums) : make<128>(one, sums);
     }
     for (unsigned int t = 0; t < WARP_GROUP; ++t) threads[t].committed.clear();
-    warp_groups[group].committed = warp_groups[group].come_to_wait = 0;
-    ++warp_groups[group].made;
-    wake(warp_groups[group].waiting);
+    group.committed = group.come_to_wait = 0;
+    ++group.made;
+    wake(group.waiting);
 }
 
 }  // namespace
 
 extern "C" unsigned int standin_shared_address(const void* p)
 {
-    return static_cast<const char*>(p) - static_cast<const char*>(launch.shared);
+    return static_cast<const char*>(p) - static_cast<const char*>(my_block().shared);
 }
 
 extern "C" void standin_mbarrier_init(void* barrier, int arrivals)
 {
     memset(barrier, 0, 8);  // a write, for the sanitizers
     Mbarrier& mine = mbarriers[barrier] = {arrivals, arrivals};
+    mine.made = launch.barrier.held;
     mine.waiting.reserve(launch.threads);  // ThreadSanitizer would see it grow
 }
 
 extern "C" void standin_mbarrier_init_fence()
 {
-    for (auto& one : mbarriers) one.second.seen_by_engine = true;
+    const char* const shared = static_cast<char*>(my_block().shared);
+    for (auto& one : mbarriers)
+        if (one.first >= shared && one.first < shared + launch.shared_bytes)
+            one.second.seen_by_engine = true;
 }
 
 extern "C" void standin_mbarrier_arrive(void* barrier, int bytes)
 {
-    Mbarrier& mine = mbarrier(barrier);
-    happens_before(*static_cast<char*>(barrier));
-    if (!mine.missing) fail("more arrivals at a barrier than it was initialised for");
-    mine.bytes += bytes;
-    --mine.missing;
-    mine.changed();
+    arrive(barrier, mbarrier(barrier), bytes);
+}
+
+extern "C" void standin_mbarrier_arrive_in(unsigned int block, void* barrier)
+{
+    void* const there = in_block(block, barrier);
+    arrive(there, mbarrier_of(block, there), 0);
 }
 
 extern "C" void standin_mbarrier_wait(void* barrier, int parity)
@@ -292,7 +346,7 @@ extern "C" void standin_mbarrier_wait(void* barrier, int parity)
 
 Box box_of(void* here, const void* map, const int* at, int rank)
 {
-    if (standin_shared_address(here) % 1024) fail("a swizzled tile must begin at a multiple of 1024");
+    if (reinterpret_cast<std::uintptr_t>(here) % 1024) fail("a swizzled tile must begin at a multiple of 1024");
     Box box = {static_cast<char*>(here), {}, {}};
     memcpy(&box.map, map, sizeof box.map);
     for (int a = 0; a < rank; ++a) box.at[a] = at[a];
@@ -301,60 +355,75 @@ Box box_of(void* here, const void* map, const int* at, int rank)
 
 extern "C" void standin_tma_load(void* to, const void* map, void* barrier, const int* at, int rank)
 {
-    Mbarrier& mine = mbarrier(barrier);
-    if (!mine.seen_by_engine) fail("the copy engine has not been shown a barrier");
-    const Box box = box_of(to, map, at, rank);
-    if (launch.late) {
-        memset(to, GARBAGE, box.bytes());
-        mine.in_flight.push_back(box);
-    } else {
-        fetch(box);
-        mine.bytes -= box.bytes();
-        happens_before(*static_cast<char*>(barrier));
-        mine.changed();
+    standin_tma_multicast(1u << running->block, to, map, barrier, at, rank);
+}
+
+extern "C" void standin_tma_multicast(unsigned int blocks, void* to, const void* map, void* barrier,
+                                      const int* at, int rank)
+{
+    for (unsigned int block = 0; blocks >> block; ++block) {
+        if (!(blocks >> block & 1)) continue;
+        void* const counted = in_block(block, barrier);
+        Mbarrier& there = mbarrier_of(block, counted);
+        if (!there.seen_by_engine) fail("the copy engine has not been shown a barrier");
+        const Box box = box_of(in_block(block, to), map, at, rank);
+        if (launch.late) {
+            memset(box.here, GARBAGE, box.bytes());
+            there.in_flight.push_back(box);
+            there.changed();
+        } else {
+            fetch(box);
+            there.bytes -= box.bytes();
+            happens_before(*static_cast<char*>(counted));
+            there.changed();
+        }
     }
 }
 
-extern "C" void standin_tma_store_fence() { multipliers[running->thread].stores_fenced = true; }
+extern "C" void standin_tma_store_fence() { me().stores_fenced = true; }
 
 extern "C" void standin_tma_store(const void* map, const void* from, const int* at, int rank)
 {
-    for (const auto& some : some_threads)
+    for (const auto& some : my_hopper_block().some_threads)
         if (!some.second.fenced) fail("the copy engine has not been shown what was written");
     const Box box = box_of(const_cast<void*>(from), map, at, rank);
     if (launch.late)
-        multipliers[running->thread].stores.push_back(box);
+        me().stores.push_back(box);
     else
         send(box);
 }
 
 extern "C" void standin_tma_store_commit()
 {
-    Multiplier& mine = multipliers[running->thread];
+    Multiplier& mine = me();
     for (const Box& box : mine.stores) mine.committed_stores.push_back(box);
     mine.stores.clear();
 }
 
 extern "C" void standin_tma_store_wait()
 {
-    Multiplier& mine = multipliers[running->thread];
+    Multiplier& mine = me();
     for (const Box& box : mine.committed_stores) send(box);
     mine.committed_stores.clear();
 }
 
-// What a block leaves behind that was to be read from its shared memory; null if nothing.
+// What the blocks of a cluster leave behind that was to be done in their shared memory; null if
+// nothing.
 const char* left_behind()
 {
-    for (const Multiplier& one : multipliers)
-        if (!one.committed_stores.empty() || !one.stores.empty())
-            return "a block ended before its boxes were stored";
+    for (const HopperBlock& block : hopper_blocks)
+        for (const Multiplier& one : block.multipliers)
+            if (!one.committed_stores.empty() || !one.stores.empty())
+                return "a block ended before its boxes were stored";
+    if (last_reach == launch.barrier.held)
+        return "a block may have ended before another one reached into it";
     return nullptr;
 }
 
 extern "C" void standin_sync_some(int number, unsigned int threads)
 {
-    SomeThreads& some = some_threads[number];
-    bool& fenced = multipliers[running->thread].stores_fenced;
+    SomeThreads& some = my_hopper_block().some_threads[number];
+    bool& fenced = me().stores_fenced;
     some.coming_fenced = some.coming_fenced && fenced;
     fenced = false;
     if (some.meeting.here.size() + 1 == threads) {
@@ -365,41 +434,39 @@ extern "C" void standin_sync_some(int number, unsigned int threads)
     meet_in_order(some.meeting, threads);
 }
 
-extern "C" void standin_wgmma_fence() { multipliers[running->thread].fenced = true; }
+extern "C" void standin_wgmma_fence() { me().fenced = true; }
 
 extern "C" void standin_wgmma(float* sum, int columns, unsigned long long rows_at,
                               unsigned long long columns_at, bool bfloat16)
 {
-    Multiplier& mine = multipliers[running->thread];
+    Multiplier& mine = me();
     if (!mine.fenced) fail("products without a fence before them");
     mine.asked_for.push_back({sum, columns, rows_at, columns_at, bfloat16});
 }
 
 extern "C" void standin_wgmma_commit()
 {
-    Multiplier& mine = multipliers[running->thread];
-    const unsigned int number = running->thread / WARP_GROUP;
-    WarpGroup& group = warp_groups[number];
+    Multiplier& mine = me();
+    WarpGroup& group = my_warp_group();
     mine.committed.insert(mine.committed.end(), mine.asked_for.begin(), mine.asked_for.end());
     mine.asked_for.clear();
     mine.made = group.made;
     happens_before(group.commit);
     if (++group.committed % WARP_GROUP || launch.late) return;
     happens_after(group.commit);
-    make(number);
+    make();
     happens_before(group.done);
 }
 
 extern "C" void standin_wgmma_wait()
 {
-    Multiplier& mine = multipliers[running->thread];
-    const unsigned int number = running->thread / WARP_GROUP;
-    WarpGroup& group = warp_groups[number];
+    Multiplier& mine = me();
+    WarpGroup& group = my_warp_group();
     mine.fenced = false;
     if (mine.committed.empty() && mine.made == group.made) return;
     if (launch.late && ++group.come_to_wait == WARP_GROUP) {
         happens_after(group.commit);
-        make(number);
+        make();
         happens_before(group.done);
     }
     while (group.made == mine.made) wait(group.waiting);

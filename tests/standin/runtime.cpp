@@ -1,6 +1,6 @@
 // Runs a kernel on the CPU: the threads of a block are fibres, and a barrier passes control on.
 //
-// Blocks run one after another.  A warp runs until all its lanes wait for others, then another one;
+// Blocks run one after another, but those of a cluster together.  A warp runs until all its lanes wait for others, then another one;
 // the order of the warps, and of the lanes each time, is random and follows from the seed, so
 // whatever depends on the order soon shows.  Asynchronous copies come in two ways.  Early: the data
 // are there at once, and a read that should have come before is wrong.  Late: they are there only
@@ -44,7 +44,7 @@ struct Copy {
 enum class State { READY, WAITING, DONE };
 
 struct Fibre {
-    unsigned int thread = 0;
+    unsigned int thread = 0, block = 0;  // the latter in its cluster
     State state = State::DONE;
     void* stack = nullptr;
     void* context = nullptr;  // where it goes on: its stack pointer, or its ucontext_t
@@ -68,14 +68,22 @@ struct Warp {
     Words given[32], taken[2][32];
 };
 
+// One block of the cluster that runs.
+struct Block {
+    unsigned int index;
+    void* shared;
+    Meeting barrier;
+    std::vector<Warp> warps;
+};
+
 struct Launch {
     void (*kernel)(void**);
     void** arguments;
-    void* shared;
     bool late;
-    unsigned int threads;
-    Meeting barrier;
-    std::vector<Warp> warps;
+    unsigned int threads;  // of a block
+    std::size_t shared_bytes;
+    std::vector<Block> cluster;
+    Meeting barrier;  // of all its blocks
     const char* fault;
     char start, end;  // only their addresses count, for ThreadSanitizer
 };
@@ -164,6 +172,7 @@ void switch_to(Fibre& to)
     Fibre& from = *running;
     running = &to;
     threadIdx.x = to.thread;
+    blockIdx.x = launch.cluster[to.block].index;
 #ifdef STANDIN_ASAN
     const bool back = &to == &scheduler;
     __sanitizer_start_switch_fiber(nullptr, back ? scheduler_stack : to.stack,
@@ -209,7 +218,6 @@ std::vector<Fibre>& fibres(unsigned int count)
     if (all.capacity() == 0) all.reserve(1024);  // they must not move
     while (all.size() < count) {
         Fibre& fibre = all.emplace_back();
-        fibre.thread = all.size() - 1;
         fibre.stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 #ifdef STANDIN_TSAN
         fibre.tsan = __tsan_create_fiber(0);
@@ -248,10 +256,12 @@ void fail(const char* fault)
     switch_to(scheduler);
 }
 
+Block& my_block() { return launch.cluster[running->block]; }
+
 // My warp, all of whose lanes must come to the same instruction; null stands for a barrier.
 Warp& my_warp(Together together)
 {
-    Warp& warp = launch.warps[running->thread / 32];
+    Warp& warp = my_block().warps[running->thread / 32];
     if (warp.meeting.here.empty()) warp.together = together;
     if (warp.together != together) fail("the lanes of a warp came to different instructions");
     return warp;
@@ -291,17 +301,20 @@ struct Random {
     }
 };
 
-// Runs the threads of one block until all are done; false if some wait for ever.
-bool run_block(std::vector<Fibre>& all, Random& random)
+// Runs the threads of one cluster until all are done; false if some wait for ever.
+bool run_cluster(std::vector<Fibre>& all, Random& random)
 {
-    const unsigned int warps = launch.warps.size();
+    const unsigned int of_block = launch.cluster[0].warps.size();
+    const unsigned int warps = launch.cluster.size() * of_block;
     std::vector<unsigned int> warp_order(warps), order(32);
     for (unsigned int i = 0; i < warps; ++i) warp_order[i] = i;
-    for (unsigned int left = launch.threads; left;) {
+    for (unsigned int left = launch.cluster.size() * launch.threads; left;) {
         bool ran = false;
         random.shuffle(warp_order.data(), warps);
         for (const unsigned int warp : warp_order) {
-            const unsigned int first = 32 * warp, count = std::min(32u, launch.threads - first);
+            const unsigned int thread = 32 * (warp % of_block);
+            const unsigned int first = warp / of_block * launch.threads + thread;
+            const unsigned int count = std::min(32u, launch.threads - thread);
             for (bool again = true; again; ran = ran || again) {
                 again = false;
                 for (unsigned int i = 0; i < count; ++i) order[i] = first + i;
@@ -328,9 +341,14 @@ bool run_block(std::vector<Fibre>& all, Random& random)
 
 #include "hopper.h"
 
-extern "C" void* standin_shared() { return launch.shared; }
+extern "C" void* standin_shared() { return my_block().shared; }
 
-extern "C" void standin_barrier() { meet_in_order(launch.barrier, launch.threads); }
+extern "C" void standin_barrier() { meet_in_order(my_block().barrier, launch.threads); }
+
+extern "C" void standin_cluster_barrier()
+{
+    meet_in_order(launch.barrier, launch.cluster.size() * launch.threads);
+}
 
 extern "C" void standin_warp_barrier()
 {
@@ -392,10 +410,12 @@ extern "C" void standin_mma(Matrices kind, float (&sum)[4], const unsigned int (
 
 // Returns null, or what was wrong.
 extern "C" const char* standin_launch(void (*kernel)(void**), unsigned int blocks,
-                                      unsigned int threads, std::size_t shared_bytes,
-                                      void** arguments, std::uint64_t seed, bool late)
+                                      unsigned int cluster, unsigned int threads,
+                                      std::size_t shared_bytes, void** arguments,
+                                      std::uint64_t seed, bool late)
 {
-    std::vector<Fibre>& all = fibres(threads);
+    if (blocks % cluster) return "the blocks of a grid must be whole clusters";
+    std::vector<Fibre>& all = fibres(cluster * threads);
     Random random = {seed * 2 + 1};
     running = &scheduler;
 #ifdef STANDIN_TSAN
@@ -405,33 +425,47 @@ extern "C" const char* standin_launch(void (*kernel)(void**), unsigned int block
     launch.arguments = arguments;
     launch.late = late;
     launch.threads = threads;
+    launch.shared_bytes = shared_bytes;
     // Room for all, since ThreadSanitizer would see a vector grow.
-    launch.barrier.here.reserve(threads);
-    launch.warps.resize((threads + 31) / 32);
-    for (Warp& warp : launch.warps) warp.meeting.here.reserve(32);
+    launch.barrier.here.reserve(cluster * threads);
+    launch.cluster.resize(cluster);
+    for (Block& block : launch.cluster) {
+        block.barrier.here.reserve(threads);
+        block.warps.resize((threads + 31) / 32);
+        for (Warp& warp : block.warps) warp.meeting.here.reserve(32);
+    }
     launch.fault = nullptr;
     gridDim.x = blocks;
-    for (unsigned int block = 0; block < blocks && !launch.fault; ++block) {
-        blockIdx.x = block;
-        // A heap block of exactly this size, so that the sanitizers see where it ends.
-        if (posix_memalign(&launch.shared, 1024, shared_bytes)) abort();
-        memset(launch.shared, GARBAGE, shared_bytes);
-        for (unsigned int i = 0; i < threads; ++i) {
-            all[i].state = State::READY;
-            all[i].groups = 0;
-            all[i].in_flight.clear();
+    for (unsigned int first = 0; first < blocks && !launch.fault; first += cluster) {
+        for (unsigned int block = 0; block < cluster; ++block) {
+            Block& one = launch.cluster[block];
+            one.index = first + block;
+            // A heap block of exactly this size, so that the sanitizers see where it ends.
+            if (posix_memalign(&one.shared, 1024, shared_bytes)) abort();
+            memset(one.shared, GARBAGE, shared_bytes);
+            for (unsigned int thread = 0; thread < threads; ++thread) {
+                Fibre& fibre = all[block * threads + thread];
+                fibre.thread = thread;
+                fibre.block = block;
+                fibre.state = State::READY;
+                fibre.groups = 0;
+                fibre.in_flight.clear();
+            }
         }
-        forget_hopper(threads);
+        forget_hopper();
         happens_before(launch.start);
-        if (run_block(all, random)) {
+        if (run_cluster(all, random)) {
             happens_after(launch.end);
             launch.fault = left_behind();
         } else {
-            for (unsigned int i = 0; i < threads; ++i) prepare(all[i]);
+            for (unsigned int i = 0; i < cluster * threads; ++i) prepare(all[i]);
             launch.barrier.here.clear();
-            for (Warp& warp : launch.warps) warp.meeting.here.clear();
+            for (Block& block : launch.cluster) {
+                block.barrier.here.clear();
+                for (Warp& warp : block.warps) warp.meeting.here.clear();
+            }
         }
-        free(launch.shared);
+        for (Block& block : launch.cluster) free(block.shared);
     }
     return launch.fault;
 }

@@ -107,7 +107,8 @@ class Choice:
 
     A kernel whose choice has ``boxes`` takes them too, and tensor maps of x, weight and out.  It is
     persistent: ``blocks`` counts its tiles, and it is launched with as many blocks as the device
-    has multiprocessors, if there are so many tiles.
+    has multiprocessors, if there are so many tiles.  Its blocks form clusters of ``CLUSTER``; their
+    rows are filled up to whole clusters.
 
     ``refusals`` say why families that are preferred were not chosen.
     """

@@ -302,7 +302,8 @@ def launch(
     arguments = (*arguments, *plan.params, *maps)
     for specialisation, blocks in choice.passes:
         if boxes is not None:
-            blocks = min(blocks, device.multiprocessors)
+            cluster = int(specialisation["CLUSTER"])
+            blocks = min(blocks, max(1, device.multiprocessors // cluster) * cluster)
         kernel = device.kernel(specialisation)
         if blocks:
             kernel(

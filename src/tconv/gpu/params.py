@@ -197,6 +197,7 @@ def boxes_layout(axes: int, index_bits: int) -> np.dtype[Any]:
             ("images", index),
             ("rows", index),
             ("tiles", index),
+            ("clusters", division),
             ("axis", [("size", division), ("count", division)], (axes,)),
         ]
     )
@@ -211,6 +212,7 @@ def boxes_params(boxes: Boxes, choice: Choice, call: Call) -> np.ndarray[Any, np
         boxes.images,
         boxes.images * prod(boxes.sizes),
         choice.blocks,
+        _division(choice.row_blocks // int(choice.specialisation["CLUSTER"]), bits),
         [
             (_division(size, bits), _division(count, bits))
             for size, count in zip(boxes.sizes, boxes.counts, strict=True)

@@ -22,6 +22,9 @@ TILES = tuple(Tile(ROWS, columns, DEPTH, 2, columns // 4) for columns in (256, 1
 STAGES = {256: 3, 128: 6, 64: 8}
 """Of the ring, by the columns of a tile: with the outputs, what fits 227 KB."""
 
+CLUSTERS = {256: 2, 128: 2, 64: 1}
+"""Blocks that share a tile's weights, by its columns: few columns have few weights."""
+
 MOST_PHASES = 16
 """As many tensor maps of the result go to a kernel by value."""
 
@@ -48,7 +51,8 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     if isinstance(boxes, str):
         return boxes
     column_blocks = -(-call.out_channels // tile.columns)
-    row_blocks = boxes.count
+    cluster = CLUSTERS[tile.columns]
+    row_blocks = -(-boxes.count // cluster) * cluster
     blocks = call.geometry.groups * call.phases * row_blocks * column_blocks
     if max(blocks, *(axis.in_reach + ROWS for axis in call.axes)) > LARGEST_SIZE:
         return "the copy engine counts in 32 bits"
@@ -68,6 +72,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("COLUMNS", tile.columns),
             ("DEPTH", DEPTH),
             ("STAGES", STAGES[tile.columns]),
+            ("CLUSTER", cluster),
             ("X_VECTOR", VECTOR),
             ("WEIGHT_VECTOR", VECTOR),
             ("OUT_VECTOR", VECTOR if boxes.out else 2 if _out_has_pairs(call) else 1),
@@ -78,7 +83,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     return Choice(
         specialisation,
         blocks=blocks,
-        reason=percent,
+        reason=percent + f", and {cluster} blocks share their weights" * (cluster > 1),
         tile=tile,
         phase_columns=column_blocks * tile.columns,
         row_blocks=row_blocks,
