@@ -1012,7 +1012,7 @@ FAULTS = [
         "",
         HALVES,
         build="asan",
-        seen="RuntimeError: some threads of a block never came to a barrier of the others",
+        seen="RuntimeError: more arrivals at a barrier than it was initialised for",
     ),
     Fault(
         "outputs that the copy engine is not shown",

@@ -24,14 +24,15 @@ from . import Recorder, Standin
 
 CAPABILITY = {"hopper": 90}
 TILES = {
-    "gather": [None],
-    "gemm": [Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8)],
-    "hopper": [hopper.TILES[2], hopper.TILES[1], hopper.TILES[1]],  # one block, and two together
-    "depthwise": [None],
-    "depthwise_channels_last": [None],
-    "mma": [WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8)],
+    "gather": None,
+    "gemm": Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8),
+    "hopper": hopper.TILES[2],
+    "depthwise": None,
+    "depthwise_channels_last": None,
+    "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
 }
-"""They take turns."""
+CLUSTERED = hopper.TILES[1]
+"""A tile whose weights two blocks share, for calls of one axis."""
 
 
 def parsed(arguments, kernels):
@@ -60,8 +61,7 @@ def main(arguments):
     def computed(device, number):
         arrays, call = calls[number]
         out = room(given, device, arrays, answers[number]) if number % 2 == 0 else None
-        tile = TILES[given.kernel][number % len(TILES[given.kernel])]
-        return compute(device, given.kernel, tile, *lying(given, device, arrays), out=out, **call)
+        return compute(device, given.kernel, *lying(given, device, arrays), out=out, **call)
 
     for number in range(len(calls)):
         computed(recorder, number)
@@ -72,10 +72,11 @@ def main(arguments):
         oracle.assert_exact(y, answer, y.dtype)
 
 
-def compute(device, kernel, tile, x, *arrays, **call):
+def compute(device, kernel, x, weight, bias, **call):
     """Compute with one kernel; float32 on tensor cores is summed of three products of TF32."""
     precision = "tf32x3" if kernel == "mma" and x.dtype == "f4" else None
-    return device.verbs(kernel, tile)(x, *arrays, precision=precision, **call)
+    tile = CLUSTERED if kernel == "hopper" and weight.ndim == 3 else TILES[kernel]
+    return device.verbs(kernel, tile)(x, weight, bias, precision=precision, **call)
 
 
 def planted(file, old, new):
