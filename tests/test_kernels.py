@@ -189,8 +189,9 @@ def short_parts(monkeypatch):
 
 def both_passes(device):
     """Tell whether the last call was computed in two passes; on a GPU nobody counts."""
-    launched = [s.kernel for s in getattr(device, "launched", ["gemm", "gemm_sum"])[-2:]]
-    return launched == ["gemm", "gemm_sum"]
+    if not isinstance(device, Standin):
+        return True
+    return [s.kernel for s in device.launched[-2:]] == ["gemm", "gemm_sum"]
 
 
 @pytest.mark.usefixtures("short_parts")
