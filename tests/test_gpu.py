@@ -1,6 +1,7 @@
 """The way to the card, as far as it goes without one: selection, sources and arguments."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from math import prod
@@ -15,6 +16,7 @@ from pretended import made_current, on_device
 from tconv import gpu
 from tconv._geometry import Geometry
 from tconv.commands.bench import suite
+from tconv.gpu import exchange
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import FAMILIES, OPERATIONS, WEIGHT_GRADIENT, depthwise_channels_last
 from tconv.gpu.families.gemm import MOST_SPLITS, TILES
@@ -487,3 +489,15 @@ def test_gradients_of_numpy_arrays_go_to_the_gpu_and_come_back(with_gpu, rng):
     back = gpu.conv2d(np.moveaxis(last, -1, 1), weight, stride=2)
     assert np.moveaxis(back, 1, -1).flags.c_contiguous
     assert with_gpu
+
+
+@pytest.mark.parametrize("stream", [0, 4096])
+def test_cupy_computes_on_the_stream_of_another_library(stream, monkeypatch):
+    cupy = pytest.importorskip("cupy")
+    current = []
+    monkeypatch.setattr(gpu, "why_not", lambda: None)
+    monkeypatch.setattr(cupy.cuda, "Device", lambda number: nullcontext(current.append(number)))
+    monkeypatch.setattr(cupy.cuda.Stream, "__enter__", lambda entered: current.append(entered.ptr))
+    monkeypatch.setattr(cupy.cuda.Stream, "__exit__", lambda *_: None)
+    with exchange.current(3, stream):
+        assert current == [3, stream]

@@ -17,8 +17,18 @@ def current(device: int, stream: int) -> Iterator[None]:
         raise RuntimeError(f"tconv cannot compute on CUDA tensors: {reason}")
     import cupy
 
-    with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream, device):
+    with cupy.cuda.Device(device), cupy.cuda.Stream.from_external(_Handle(stream)):
         yield
+
+
+class _Handle:
+    """A stream as CUDA's stream protocol passes it on."""
+
+    def __init__(self, stream: int) -> None:
+        self._stream = stream
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._stream  # the protocol's version first
 
 
 def there(array: Any) -> Any:
