@@ -6,8 +6,8 @@ The compulsory ones are all of x, the weight and the result, once.
 - gather: two elements for each product, and each output.
 - A family with a tile: a block fetches a tile of rows (hopper: a box) and one of columns for every
   shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent
-  elements count too.  A cluster fetches a tile of columns once for all of its blocks.  A
-  second pass reads what the first has written.
+  elements count too.  A cluster fetches a tile of columns once for all of its blocks.  A second
+  pass reads what the first has written.
 - depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
   taps, and a block the weights of its channels.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
