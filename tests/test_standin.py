@@ -316,6 +316,7 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) together(const TensorMap ma
 }}
 """
 FETCH = """
+    cluster_sync();
     if (threadIdx.x == 0) mbarrier_init_fence();
     if (threadIdx.x == 0) mbarrier_arrive_expect_tx(shared.barrier, sizeof shared.box);
     cluster_sync();
@@ -325,6 +326,16 @@ FETCH = """
     cluster_sync();
     mbarrier_wait(shared.barrier, 0);
     seen[2 * block + 1] = shared.box[1][8];
+"""
+LATECOMER = """
+    if (threadIdx.x == 0) mbarrier_init_fence();
+    if (threadIdx.x == 0) mbarrier_arrive_expect_tx(shared.barrier, sizeof shared.box);
+    cluster_sync();
+    for (int i = 0; block == 1 && i < 9; ++i) __syncthreads();  // until all of block 0 wait
+    if (threadIdx.x == 0 && block == 1) tma_multicast<2>(shared.box, map, shared.barrier, at);
+    mbarrier_wait(shared.barrier, 0);
+    seen[block] = shared.box[1][8];
+    cluster_sync();
 """
 SWAP = """
     cluster_sync();
@@ -356,6 +367,11 @@ def test_a_box_for_a_cluster_comes_to_every_block_and_each_waits_at_its_own_barr
     assert together(FETCH, late=late) == [before, 64, before, 64]
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_box_that_another_block_asks_for_wakes_those_who_wait(late):
+    assert together(LATECOMER, late=late) == [64, 64, 0, 0]
+
+
 def test_blocks_of_a_cluster_run_together_and_arrive_at_each_others_barriers():
     for seed in range(5):
         assert together(SWAP, seed=seed) == [5, 6, 0, 0]
@@ -366,7 +382,7 @@ BROKEN_CLUSTER = {
     "may have ended before another one reached": (SWAP, "block;\n    cluster", "block; //"),
     "the cluster has no such block": (SWAP, "1 - block", "2 + block"),
     "never came": (SWAP, "threadIdx.x == 0", "threadIdx.x + block == 0"),
-    "the copy engine has not been shown a barrier": (FETCH, "== 0) mbarrier_i", "== 9) mbarrier_i"),
+    "the copy engine has not been shown": (FETCH, "0) mbarrier_i", "block - 1) mbarrier_i"),
 }
 
 
