@@ -398,13 +398,13 @@ hopper(const Element* __restrict__ x, const Element* __restrict__ weight,
     }
     sync_cluster();
 
-    // The producer needs few registers, the consumers' sums many.
+    // The producer needs few registers, the consumers' sums many: 128 * 56 + 256 * 224 = 384 * 168.
     const int group = threadIdx.x / WARP_GROUP;
     if (group == 0) {
-        decrease_registers<40>();
+        decrease_registers<56>();
         if (threadIdx.x == 0) produce(p, boxes, x_map, weight_map, shared);
     } else {
-        increase_registers<232>();
+        increase_registers<224>();
         consume(x, weight, bias, out, p, boxes, out_maps, shared, group - 1);
     }
     if (CLUSTER > 1) sync_cluster();  // others may still give stages back to this block
