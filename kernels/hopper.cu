@@ -184,8 +184,8 @@ __device__ __forceinline__ void fetch(const Steps& steps, const Params& p, const
 __device__ __forceinline__ void produce(const Params& p, const Boxes& boxes, const TensorMap& x_map,
                                         const TensorMap& weight_map, Shared& shared)
 {
-    // The whole box arrives, also where it lies outside the image, and all of the weights, whichever
-    // block fetches them.
+    // The whole box arrives, also where it lies outside the image, and so do all of the weights,
+    // whichever block fetches them.
     const int bytes = static_cast<int>(boxes.rows) * sizeof(shared.stage[0].x[0])
                       + sizeof(shared.stage[0].weight);
     Ring ring;
