@@ -34,7 +34,8 @@ gpu: gpu-test gpu-sanitize gpu-bench  ## the kernels on a GPU: right, clean, and
 gpu-test:  ## every kernel and element type against the oracle; thousands of kernels to compile
 	$(PYTHON) -m pytest $$($(PYTHON) -c "import xdist" 2>/dev/null && echo '-n auto') -m gpu tests
 
-FEW := (vocoder or (named_cases and groups) or blocks_share or single_channels_are_exact) \
+FEW := (vocoder or (named_cases and groups) or blocks_share or single_channels_are_exact \
+    or (other_orders and square)) \
     and not infinity and not everywhere and not and_type
 gpu-sanitize:  ## a few cases of every kernel under compute-sanitizer
 	for tool in memcheck racecheck initcheck synccheck; do \

@@ -36,7 +36,7 @@ MMA_GATHERED_SHARES = {
 }
 """The same where an operand is gathered element by element, or by less than 16 bytes."""
 
-HOPPER_SHARES = {256: 0.080, 128: 0.055, 64: 0.054}
+HOPPER_SHARES = {256: 0.077, 128: 0.052, 64: 0.054}
 """Of hopper's, whose instructions multiply as much as dozens of mma's."""
 
 

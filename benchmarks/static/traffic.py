@@ -7,7 +7,7 @@ The compulsory ones are all of x, the weight and the result, once.
 - A family with a tile: a block fetches a tile of rows (hopper: a box) and one of columns for every
   shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent
   elements count too.  A cluster fetches a tile of columns once for all of its blocks.  A second
-  pass reads what the first has written.
+  pass reads what the first has written.  Copies that are made first are read and written.
 - depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
   taps, and a block the weights of its channels.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
@@ -45,8 +45,9 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
     stored = prod(g.out_shape) * size
     if choice.tile is not None:
         elements, products = _tiles(call, choice, choice.tile)
-        workspace = choice.workspace_bytes
-        return Traffic(elements * size + workspace, stored + workspace, products)
+        copied = size * sum(prod(one.sizes) for one in choice.transpositions)
+        between = choice.workspace_bytes + copied
+        return Traffic(elements * size + between, stored + between, products)
     if choice.specialisation.kernel == "depthwise":
         return Traffic(_runs(call, choice) * size, stored, g.products)
     if choice.specialisation.kernel == "depthwise_channels_last":

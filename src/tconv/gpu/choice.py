@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from .call import TYPES, Strides
 from .tensor_map import TensorMap
 
 Constant = int | bool | str
@@ -74,6 +75,38 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True)
+class Transposition:
+    """A copy of an argument, made first, that a kernel reads in its place.
+
+    The argument's elements b, i, j have these ``sizes`` and ``strides``; the copy has its i side by
+    side, and ``copied`` are its strides of b and j.  ``argument`` counts x, weight.
+    """
+
+    argument: int
+    specialisation: Specialisation
+    sizes: tuple[int, int, int]
+    strides: tuple[int, int, int]
+    copied: tuple[int, int]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Blocks along i and along j."""
+        side = int(self.specialisation["ROWS"])
+        return -(-self.sizes[1] // side), -(-self.sizes[2] // side)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of everything."""
+        return self.sizes[0] * prod(self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copy."""
+        (b, _, j), (b_step, j_step) = self.sizes, self.copied
+        return TYPES[self.specialisation.dtype].element_bytes * max(b * b_step, j * j_step)
+
+
+@dataclass(frozen=True, slots=True)
 class WarpTile:
     """What one block of a matrix product on tensor cores computes, and how its warps share that."""
 
@@ -105,6 +138,9 @@ class Choice:
     A kernel whose choice has ``splits`` lets so many blocks share each sum.  It takes them too, and
     a pointer to a workspace even if there is none.
 
+    Where a choice has ``transpositions``, these arguments are copied first, and the kernel reads
+    the copies, which lie as ``strides`` say.
+
     A kernel whose choice has ``boxes`` takes them too, and tensor maps of x, weight and out.  It is
     persistent: ``blocks`` counts its tiles, and it is launched with as many blocks as the device
     has multiprocessors, if there are so many tiles.  Its blocks form clusters of ``CLUSTER``; their
@@ -126,13 +162,16 @@ class Choice:
     workspace_bytes: int = 0
     second: tuple[Specialisation, int] | None = None
     boxes: Boxes | None = None
+    transpositions: tuple[Transposition, ...] = ()
+    strides: Strides | None = None
     refusals: tuple[str, ...] = ()
 
     @property
     def passes(self) -> tuple[tuple[Specialisation, int], ...]:
         """Every specialisation that is launched, and its blocks."""
-        first = (self.specialisation, self.blocks)
-        return (first,) if self.second is None else (first, self.second)
+        before = ((t.specialisation, t.blocks) for t in self.transpositions)
+        after = () if self.second is None else (self.second,)
+        return (*before, (self.specialisation, self.blocks), *after)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ A call like one before finds its choice and its parameters at hand.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate
 from threading import get_ident
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +21,7 @@ from .. import _check, _memory
 from .._geometry import Geometry
 from .call import TYPES, Call, Operation, Strides, contiguous
 from .choice import Boxes, Choice, Specialisation, Tile
-from .params import boxes_params, params, splits_params
+from .params import boxes_params, params, splits_params, transposition_params
 from .select import select
 from .tensor_map import TensorMap
 
@@ -70,8 +72,11 @@ class Device(Protocol):
         """Return a kernel; each is compiled and loaded once."""
 
 
+ROOM = 256
+"""Bytes: every copy of an argument begins at a multiple, as any kernel wants it."""
+
 Workspace = Callable[[int], Any]
-"""Gives so many bytes of memory for what the first pass of a choice leaves to the second."""
+"""Gives so many bytes of memory for what one pass of a choice leaves to the next."""
 
 
 class Prepared(NamedTuple):
@@ -79,6 +84,7 @@ class Prepared(NamedTuple):
 
     choice: Choice
     params: tuple[np.ndarray[Any, np.dtype[Any]], ...]
+    transpositions: tuple[np.ndarray[Any, np.dtype[Any]], ...]
     x_alignment: int
     weight_alignment: int
     bias_alignment: int
@@ -271,17 +277,23 @@ def _recalled(
 def prepared(call: Call, kernel: str | None = None, tile: Tile | None = None) -> Prepared:
     """Choose, and work out the parameters."""
     choice = select(call, kernel=kernel, tile=tile)
+    if choice.strides is not None:
+        call = replace(call, strides=choice.strides)
     itemsize = call.type.element_bytes
     vectors = dict(choice.specialisation.constants)
-    x, weight, out = (
+    alignments = [
         int(vectors.get(f"{name}_VECTOR", 1)) * itemsize for name in ("X", "WEIGHT", "OUT")
-    )
+    ]
+    for transposition in choice.transpositions:
+        alignments[transposition.argument] = itemsize
+    x, weight, out = alignments
     structs = [params(choice, call)]
     if choice.splits is not None:
         structs.append(splits_params(choice.splits, choice.specialisation.index_bits))
     if choice.boxes is not None:
         structs.append(boxes_params(choice.boxes, choice, call))
-    return Prepared(choice, tuple(structs), x, weight, itemsize, out)
+    of_copies = tuple(map(transposition_params, choice.transpositions))
+    return Prepared(choice, tuple(structs), of_copies, x, weight, itemsize, out)
 
 
 _kept = lru_cache(maxsize=4096)(prepared)
@@ -292,26 +304,48 @@ def launch(
 ) -> None:
     """Launch all passes; with a workspace after the arrays where the choice wants one."""
     choice = plan.choice
+    allocate = workspace or (lambda size: device.empty((size,), np.uint8))
+    if choice.transpositions:
+        arguments = _transposed(plan, arguments, device, allocate)
     if choice.workspace_bytes:
-        allocate = workspace or (lambda size: device.empty((size,), np.uint8))
         arguments = (*arguments, allocate(choice.workspace_bytes))
     elif choice.splits is not None:
         arguments = (*arguments, _NULL)
     boxes = choice.boxes
     maps = () if boxes is None else _maps(boxes, arguments, device)
     arguments = (*arguments, *plan.params, *maps)
-    for specialisation, blocks in choice.passes:
-        if boxes is not None:
-            cluster = int(specialisation["CLUSTER"])
-            blocks = min(blocks, max(1, device.multiprocessors // cluster) * cluster)
-        kernel = device.kernel(specialisation)
-        if blocks:
-            kernel(
-                (blocks,),
-                (specialisation.threads,),
-                arguments,
-                shared_mem=specialisation.shared_bytes,
-            )
+    blocks = choice.blocks
+    if boxes is not None:
+        cluster = int(choice.specialisation["CLUSTER"])
+        blocks = min(blocks, max(1, device.multiprocessors // cluster) * cluster)
+    _run(choice.specialisation, blocks, arguments, device)
+    if choice.second is not None:
+        _run(*choice.second, arguments, device)
+
+
+def _run(
+    specialisation: Specialisation, blocks: int, arguments: tuple[Any, ...], device: Device
+) -> None:
+    kernel = device.kernel(specialisation)
+    if blocks:
+        kernel(
+            (blocks,), (specialisation.threads,), arguments, shared_mem=specialisation.shared_bytes
+        )
+
+
+def _transposed(
+    plan: Prepared, arguments: tuple[Any, ...], device: Device, workspace: Workspace
+) -> tuple[Any, ...]:
+    """Return the arguments with copies, in one piece of memory, in place of some."""
+    transpositions = plan.choice.transpositions
+    ends = list(accumulate(-(-t.nbytes // ROOM) * ROOM for t in transpositions))
+    memory = workspace(ends[-1])
+    result = list(arguments)
+    for one, begin, struct in zip(transpositions, [0, *ends], plan.transpositions, strict=False):
+        copy = memory[begin : begin + one.nbytes]
+        _run(one.specialisation, one.blocks, (arguments[one.argument], copy, struct), device)
+        result[one.argument] = copy
+    return tuple(result)
 
 
 def _maps(boxes: Boxes, arguments: tuple[Any, ...], device: Device) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .call import Call
-from .choice import Boxes, Choice, GradientChoice
+from .choice import Boxes, Choice, GradientChoice, Transposition
 
 
 @cache
@@ -219,6 +219,21 @@ def boxes_params(boxes: Boxes, choice: Choice, call: Call) -> np.ndarray[Any, np
         ],
     )
     return np.array([struct], boxes_layout(call.geometry.ndim, bits))
+
+
+def transposition_params(of: Transposition) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return ``Transposition`` of `kernels/transpose.cu`, as an array of size 1."""
+    bits = of.specialisation.index_bits
+    index, division = _types(bits)
+    layout = np.dtype(
+        [
+            *((name, index) for name in ("i_size", "j_size")),
+            *((name, division) for name in ("i_blocks", "j_blocks")),
+            *((name, index) for name in ("b_step", "i_step", "j_step", "b_copied", "j_copied")),
+        ]
+    )
+    blocks = (_division(count, bits) for count in of.counts)
+    return np.array([(*of.sizes[1:], *blocks, *of.strides, *of.copied)], layout)
 
 
 def _division(divisor: int, bits: int) -> tuple[int, int, int]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
 
-from ..call import Call
-from ..choice import Boxes, Choice, Specialisation, Tile
+from ..call import Call, contiguous
+from ..choice import Boxes, Choice, Specialisation, Tile, Transposition
 from ..tensor_map import TensorMap
+from ..transpose import transposition
 
 SWITCH = "TCONV_HOPPER"
 """Environment variable that lets the family be chosen; it is not before it has run on a GPU."""
@@ -32,6 +34,12 @@ THREADS = 384
 VECTOR = 8
 """Elements of 16 bytes: what addresses and strides are multiples of."""
 
+OPERATIONS_A_BYTE = 200
+"""Of wgmma, in the time in which memory moves a byte, about."""
+
+WGMMA_GAIN = 1.6
+"""Speed of wgmma, as a multiple of that of mma.sync, about; it decides whether a copy pays."""
+
 LARGEST_STRIDE = 2**40
 LARGEST_SIZE = 2**31 - 1
 
@@ -47,19 +55,25 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     if not call.channels:
         return "there are no input channels"
     tile = tile or min(TILES, key=lambda tile: _cost(call, tile))
-    boxes = _boxes(call)
-    if isinstance(boxes, str):
-        return boxes
     column_blocks = -(-call.out_channels // tile.columns)
-    cluster = CLUSTERS[tile.columns]
-    row_blocks = -(-boxes.count // cluster) * cluster
-    blocks = call.geometry.groups * call.phases * row_blocks * column_blocks
-    if max(blocks, *(axis.in_reach + ROWS for axis in call.axes)) > LARGEST_SIZE:
-        return "the copy engine counts in 32 bits"
     share = call.out_channels / (column_blocks * tile.columns)
     percent = f"{share:.0%} of the columns in the hopper kernel's tiles are wanted"
     if share < 1 / 2 and not asked:
         return f"only {percent}"
+    transpositions = _transpositions(call)
+    if isinstance(transpositions, str):
+        return transpositions
+    names = " and ".join(("x", "the weight")[one.argument] for one in transpositions)
+    if transpositions and not asked and not _copies_pay(call, transpositions):
+        return f"copying {names} in another order first would take longer than wgmma saves"
+    call = _transposed(call, transpositions)
+    boxes = _boxes(call)
+    cluster = CLUSTERS[tile.columns]
+    row_blocks = -(-boxes.count // cluster) * cluster if boxes else 0
+    blocks = call.geometry.groups * call.phases * row_blocks * column_blocks
+    reach = (axis.in_reach + ROWS for axis in call.axes)
+    if not boxes or max(blocks, *reach, *(t.blocks for t in transpositions)) > LARGEST_SIZE:
+        return "the copy engine counts in 32 bits"
     specialisation = Specialisation(
         kernel="hopper",
         dtype=call.dtype,
@@ -83,12 +97,20 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     return Choice(
         specialisation,
         blocks=blocks,
-        reason=percent + f", and {cluster} blocks share their weights" * (cluster > 1),
+        reason="".join(
+            (
+                percent,
+                f"; {cluster} blocks share their weights" * (cluster > 1),
+                f"; {names} are copied in another order first" * bool(names),
+            )
+        ),
         tile=tile,
         phase_columns=column_blocks * tile.columns,
         row_blocks=row_blocks,
         column_blocks=column_blocks,
         boxes=boxes,
+        transpositions=transpositions,
+        strides=call.strides if transpositions else None,
     )
 
 
@@ -103,29 +125,16 @@ def _shared_bytes(tile: Tile) -> int:
     return (STAGES[tile.columns] * stage + out) * 2 + 1024
 
 
-def _boxes(call: Call) -> Boxes | str:
-    """Return how the copy engine cuts x and the weight, or why it cannot."""
-    g, strides = call.geometry, call.strides
+def _boxes(call: Call) -> Boxes | None:
+    """Return how the copy engine cuts x and the weight, or None if they are too large for it."""
+    g = call.geometry
     # Of each phase, at most; all phases together may have one position more.
     q_sizes = tuple(-(-o // s) for o, s in zip(g.out_size, g.stride, strict=True))
     images, sizes = _row_box(q_sizes)
-    x_sizes = (g.in_channels, *reversed(g.in_size), g.batch)
-    x_strides = _engine_strides(x_sizes, (strides.x[1], *reversed(strides.x[2:]), strides.x[0]))
-    if x_strides is None:
-        return "x must be channels-last, with strides that are multiples of 16 bytes"
-    step = _tap_stride(g.kernel_size, strides.weight[2:])
-    c = strides.weight[0] if g.in_channels > 1 else VECTOR * -(-call.out_channels // VECTOR)
-    weight_sizes = (call.out_channels, call.channels, g.groups, prod(g.kernel_size))
-    weight_strides = (
-        None
-        if step is None
-        else _engine_strides(weight_sizes, (strides.weight[1], c, c * call.channels, step))
-    )
-    if weight_strides is None:
-        return (
-            "the weight must be packed (output channels nearest, then input channels, then taps), "
-            "with strides that are multiples of 16 bytes"
-        )
+    x_sizes, x_strides = _x_view(call)
+    weight_sizes, weight_strides = _weight_view(call)
+    if x_strides is None or weight_strides is None:
+        return None
     return Boxes(
         images,
         sizes,
@@ -135,6 +144,75 @@ def _boxes(call: Call) -> Boxes | str:
         TensorMap(call.dtype, weight_sizes, weight_strides, (SLICE, DEPTH, 1, 1)),
         _out_maps(call, sizes, images),
     )
+
+
+def _x_view(call: Call) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return x as the copy engine sees it: sizes, and strides in bytes if it can follow them."""
+    g, (n, c, *steps) = call.geometry, call.strides.x
+    sizes = (g.in_channels, *reversed(g.in_size), g.batch)
+    return sizes, _engine_strides(sizes, (c, *reversed(steps), n))
+
+
+def _weight_view(call: Call) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the weight in the same way."""
+    g, (c, m, *steps) = call.geometry, call.strides.weight
+    sizes = (call.out_channels, call.channels, g.groups, prod(g.kernel_size))
+    tap = _one_stride(g.kernel_size, tuple(steps))
+    if g.in_channels == 1:
+        c = _in_vectors(call.out_channels)
+    strides = None if tap is None else (m, c, c * call.channels, tap)
+    return sizes, strides and _engine_strides(sizes, strides)
+
+
+def _transpositions(call: Call) -> tuple[Transposition, ...] | str:
+    """Return what is copied first, because the copy engine cannot follow it, or why it cannot be.
+
+    It can follow a channels-last x and a packed weight whose strides are multiples of 16 bytes.
+    """
+    g, (n, c, *steps) = call.geometry, call.strides.x
+    (first, second, *taps) = call.strides.weight
+    copies = []
+    if _x_view(call)[1] is None:
+        position = _one_stride(g.in_size, tuple(steps))
+        if position is None:
+            return "x must be channels-last, or have positions at one distance from each other"
+        positions, width = prod(g.in_size), _in_vectors(g.in_channels)
+        sizes, copied = (g.batch, g.in_channels, positions), (positions * width, width)
+        copies.append(transposition(call, 0, sizes, (n, c, position), copied))
+    if _weight_view(call)[1] is None:
+        tap = _one_stride(g.kernel_size, tuple(taps))
+        if tap is None:
+            return "the weight must be packed, or have taps at one distance from each other"
+        width = _in_vectors(call.out_channels)
+        sizes = (g.in_channels, call.out_channels, prod(g.kernel_size))
+        copied = (width, g.in_channels * width)
+        copies.append(transposition(call, 1, sizes, (first, second, tap), copied))
+    return tuple(copies)
+
+
+def _transposed(call: Call, transpositions: tuple[Transposition, ...]) -> Call:
+    """Return the call on the copies."""
+    g, lies = call.geometry, [call.strides.x, call.strides.weight]
+    for one in transpositions:
+        b, j = one.copied
+        sizes = (g.in_size, g.kernel_size)[one.argument]
+        lies[one.argument] = (b, 1, *(j * step for step in contiguous(sizes)))
+    x, weight = lies
+    return replace(call, strides=replace(call.strides, x=x, weight=weight))
+
+
+def _copies_pay(call: Call, transpositions: tuple[Transposition, ...]) -> bool:
+    """Tell whether the copies for one item take less time than wgmma saves.
+
+    Times are counted in operations that wgmma would do.
+    """
+    item = replace(call.geometry, batch=1)
+    copied = sum(
+        t.nbytes if t.argument else t.nbytes // call.geometry.batch for t in transpositions
+    )
+    arrays = item.nbytes(call.type.element_bytes)
+    memory, copying = (OPERATIONS_A_BYTE * n for n in (arrays, 2 * copied))
+    return max(WGMMA_GAIN * item.flops, memory) > max(item.flops, memory) + copying
 
 
 def _out_maps(call: Call, sizes: tuple[int, ...], images: int) -> tuple[TensorMap, ...]:
@@ -195,12 +273,12 @@ def _rectangles(q_sizes: tuple[int, ...], rows: int) -> Iterator[tuple[int, ...]
             yield (size, *rest)
 
 
-def _tap_stride(kernel_size: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
-    """Return the stride of all taps taken as one axis, or None if they are no such axis."""
-    taps = [(n, stride) for n, stride in zip(kernel_size, strides, strict=True) if n > 1]
-    if any(outer != n * inner for (_, outer), (n, inner) in pairwise(taps)):
+def _one_stride(sizes: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
+    """Return the stride of several axes taken as one, or None if they are no such axis."""
+    axes = [(n, stride) for n, stride in zip(sizes, strides, strict=True) if n > 1]
+    if any(outer != n * inner for (_, outer), (n, inner) in pairwise(axes)):
         return None
-    return taps[-1][1] if taps else 0
+    return axes[-1][1] if axes else 0
 
 
 def _engine_strides(sizes: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -215,6 +293,10 @@ def _engine_strides(sizes: tuple[int, ...], strides: tuple[int, ...]) -> tuple[i
     if any(stride <= 0 or stride % VECTOR or 2 * stride >= LARGEST_STRIDE for stride in given):
         return None
     return tuple(2 * stride for stride in given) if max(sizes) <= LARGEST_SIZE else None
+
+
+def _in_vectors(n: int) -> int:
+    return VECTOR * -(-n // VECTOR)
 
 
 def _out_has_pairs(call: Call) -> bool:
