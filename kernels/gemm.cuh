@@ -4,8 +4,8 @@
 //     columns  (phase, m)    the outputs that share a q
 //     sum over (shift, c)    x[n, c, q - shift] * weight[c, m, tap of the phase at the shift]
 //
-// A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those, over
-// all channels or some.
+// A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those,
+// over all channels or some.
 // While it multiplies one step (a shift, DEPTH channels) in shared memory, the next is on its way.
 // At the end each sum is handed out at o = (q - q_begin) * stride + r - r_begin, a pixel shuffle.
 //
@@ -14,20 +14,118 @@
 // Absent inputs and taps are zeros in the tiles: a sum that is not finite may be wrong.
 #pragma once
 
-// 16 bytes of shared memory are read at once, so a thread's rows come in runs of that length.
+// 16 bytes of shared memory are read at once, so a thread's columns come in runs of that length,
+// and so do its rows unless channels of one row are neighbours there.
 constexpr int RUN = 16 / sizeof(Accumulator);
-constexpr int ROW_RUN = RUN < THREAD_ROWS ? RUN : THREAD_ROWS;
+constexpr int ROW_RUN = X_VECTOR > 1 ? 1 : RUN < THREAD_ROWS ? RUN : THREAD_ROWS;
 constexpr int COLUMN_RUN = RUN < THREAD_COLUMNS ? RUN : THREAD_COLUMNS;
 constexpr int ROW_THREADS = ROWS / THREAD_ROWS;
 constexpr int COLUMN_THREADS = COLUMNS / THREAD_COLUMNS;
 static_assert(ROW_THREADS * COLUMN_THREADS == THREADS, "every thread has its part of the tile");
 
-// Channels-last inputs are transposed on their way in; a few rows more keep the banks apart.
-constexpr int PADDING = X_CHANNELS_LAST ? RUN : 0;
+// Brings one operand's tile of a step, LENGTH rows or columns x DEPTH channels, into shared memory
+// in two halves, with the multiplication of the step before in between: asynchronous copies, or
+// loads into registers that are stored afterwards.  A thread copies the same places of every step,
+// VECTOR neighbours at once.  Neighbours and lanes lie along what is near in memory: places, or
+// channels, of which the tile then has vectors too, and a few places more to keep the banks apart.
+template <int LENGTH, int VECTOR, bool CHANNELS_NEAR>
+struct Operand {
+    struct alignas(VECTOR * sizeof(Element)) Vector {
+        Element element[VECTOR];
+    };
+    static constexpr int CHANNEL_VECTOR = CHANNELS_NEAR ? VECTOR : 1;
+    static constexpr int PLACE_UNITS = CHANNELS_NEAR ? LENGTH : LENGTH / VECTOR;
+    static constexpr int CHANNEL_UNITS = DEPTH / CHANNEL_VECTOR;
+    static constexpr int NEAR = !CHANNELS_NEAR      ? PLACE_UNITS
+                                : CHANNEL_UNITS < 8 ? CHANNEL_UNITS
+                                                    : 8;
+    static constexpr int FAR = THREADS < NEAR ? 1 : THREADS / NEAR;
+    static constexpr int PLACES = CHANNELS_NEAR ? PLACE_UNITS / FAR
+                                                : THREADS < NEAR ? NEAR / THREADS : 1;
+    static constexpr int CHANNELS = CHANNEL_UNITS / (CHANNELS_NEAR ? NEAR : FAR);
+    static_assert(PLACES * CHANNELS * THREADS == PLACE_UNITS * CHANNEL_UNITS,
+                  "every thread copies as much");
+
+    static constexpr int LANES = 128 / (VECTOR * sizeof(Accumulator));  // are served together
+    static constexpr int WIDTH = LENGTH + (CHANNELS_NEAR ? LANES / NEAR : 0);
+    using Tile = Accumulator[CHANNEL_UNITS][WIDTH][CHANNEL_VECTOR];
+
+    // Places that have few channels share a pointer: only that advances.
+    static constexpr int POINTERS = CHANNELS_NEAR ? 1 : PLACES;
+
+    const Element* from[POINTERS];   // my first channel of the next step
+    Index at[PLACES];                // how far from the first place the others are
+    bool there[PLACES];              // at this shift
+    Vector value[PLACES][CHANNELS];  // unused where the copies are asynchronous
+    // Where my first copy goes in the tile.  Lanes along places lie side by side, row after row.
+    int first = opaque(CHANNELS_NEAR ? offset(channel(0), place(0)) : threadIdx.x * VECTOR);
+
+    // A thread's number has no sign, so that a division of it is a shift.
+    static __device__ __forceinline__ int place(int i)
+    {
+        const unsigned int thread = threadIdx.x;
+        return CHANNELS_NEAR ? thread / NEAR + i * FAR : (thread % NEAR + i * THREADS) * VECTOR;
+    }
+    static __device__ __forceinline__ int channel(int d)
+    {
+        const unsigned int thread = threadIdx.x;
+        return CHANNELS_NEAR ? (thread % NEAR + d * NEAR) * VECTOR : thread / NEAR + d * FAR;
+    }
+    static __device__ __forceinline__ int offset(unsigned int channel, int place)
+    {
+        return (channel / CHANNEL_VECTOR * WIDTH + place) * CHANNEL_VECTOR;
+    }
+    __device__ __forceinline__ Accumulator* to(Tile& tile, int i, int d) const
+    {
+        return &tile[0][0][0] + first + offset(channel(d) - channel(0), place(i) - place(0));
+    }
+
+    // A new shift: `at` says where in the array my places are.
+    __device__ __forceinline__ void turn_to(const Element* array, Index stride)
+    {
+#pragma unroll
+        for (int i = 0; i < POINTERS; ++i) from[i] = array + at[i] + channel(0) * stride;
+#pragma unroll
+        for (int i = POINTERS; i < PLACES; ++i) at[i] -= at[0];
+    }
+
+    __device__ __forceinline__ void begin(Index stride, Index channels, Tile& tile)
+    {
+#pragma unroll
+        for (int i = 0; i < PLACES; ++i) {
+            const Element* here = i < POINTERS ? from[i] : from[0] + at[i];
+#pragma unroll
+            for (int d = 0; d < CHANNELS; ++d) {
+                const bool copy = there[i] && (WHOLE_STEPS || channel(d) < channels);
+                const auto* vector = reinterpret_cast<const Vector*>(
+                    here + (channel(d) - channel(0)) * stride);
+                if constexpr (ASYNC)
+                    copy_async_if<sizeof(Vector)>(copy, to(tile, i, d), vector);
+                else
+                    value[i][d] = copy ? *vector : Vector{};
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < POINTERS; ++i) from[i] += DEPTH * stride;
+    }
+
+    __device__ __forceinline__ void end(Tile& tile)
+    {
+        if constexpr (!ASYNC) {
+#pragma unroll
+            for (int i = 0; i < PLACES; ++i)
+#pragma unroll
+                for (int d = 0; d < CHANNELS; ++d)
+#pragma unroll
+                    for (int v = 0; v < VECTOR; ++v)
+                        to(tile, i, d)[v] = widen(value[i][d].element[v]);
+        }
+    }
+};
 
 struct Stage {
-    alignas(16) Accumulator x[DEPTH][ROWS + PADDING];
-    alignas(16) Accumulator weight[DEPTH][COLUMNS];
+    alignas(16) Operand<ROWS, X_VECTOR, X_CHANNELS_LAST>::Tile x;
+    alignas(16) Operand<COLUMNS, WEIGHT_VECTOR, false>::Tile weight;
 };
 
 // The sums pass through shared memory too, one run of every thread's columns at a time, so that
@@ -59,10 +157,9 @@ struct Shared {
 };
 static_assert(sizeof(Shared) == SHARED_BYTES, "Python launches with SHARED_BYTES");
 
-// One step of the sum: a combination of shifts, and the first of DEPTH channels.
-struct Step {
+// A combination of shifts, one along each axis.
+struct Shift {
     Index j[AXES];
-    Index c;
 };
 
 // The channels that a block sums, within their group.
@@ -119,14 +216,14 @@ __device__ __forceinline__ Column column_at(Index index, Index group, Index weig
 }
 
 // Is there an input at this row and shift?  `at` is its offset.
-__device__ __forceinline__ bool find_input(const Row& row, const Step& step, const Params& p,
+__device__ __forceinline__ bool find_input(const Row& row, const Shift& shift, const Params& p,
                                            Index& at)
 {
     bool there = row.n >= 0;
     at = row.x_at;
 #pragma unroll
     for (int a = 0; a < AXES; ++a) {
-        const Index i = element_at(p.axis[a], row.q[a], step.j[a]);
+        const Index i = element_at(p.axis[a], row.q[a], shift.j[a]);
         there = there && inside(i, p.axis[a].in_size);
         at += i * p.axis[a].x_stride;
     }
@@ -134,111 +231,41 @@ __device__ __forceinline__ bool find_input(const Row& row, const Step& step, con
 }
 
 // Is there a tap at this column and shift?  `at` is its offset.
-__device__ __forceinline__ bool find_tap(const Column& column, const Step& step, const Params& p,
+__device__ __forceinline__ bool find_tap(const Column& column, const Shift& shift, const Params& p,
                                          Index& at)
 {
     bool there = column.channel >= 0;
     at = column.weight_at;
 #pragma unroll
     for (int a = 0; a < AXES; ++a) {
-        const Index k = tap_at(p.axis[a], column.r[a], step.j[a]);
+        const Index k = tap_at(p.axis[a], column.r[a], shift.j[a]);
         there = there && k >= 0;
         at += k * p.axis[a].weight_stride;
     }
     return there;
 }
 
-// Brings one operand's tile of a step, LENGTH rows or columns x DEPTH channels, into shared memory
-// in two halves, with the multiplication of the step before in between: asynchronous copies, or
-// loads into registers that are stored afterwards.  A thread copies the same places of every step,
-// VECTOR neighbours at once.  Lanes run along what is near in memory: places, or channels.
-template <int LENGTH, int VECTOR, bool CHANNELS_NEAR>
-struct Operand {
-    struct alignas(VECTOR * sizeof(Element)) Vector {
-        Element element[VECTOR];
-    };
-    static constexpr int UNITS = LENGTH / VECTOR;
-    static constexpr int NEAR = CHANNELS_NEAR ? (DEPTH < 8 ? DEPTH : 8) : UNITS;
-    static constexpr int FAR = THREADS < NEAR ? 1 : THREADS / NEAR;
-    static constexpr int PLACES = CHANNELS_NEAR ? UNITS / FAR : THREADS < NEAR ? NEAR / THREADS : 1;
-    static constexpr int CHANNELS = CHANNELS_NEAR ? DEPTH / NEAR : DEPTH / FAR;
-    static_assert(PLACES * CHANNELS * THREADS == UNITS * DEPTH, "every thread copies as much");
-    static_assert(!CHANNELS_NEAR || VECTOR == 1, "only neighbouring places are copied at once");
-
-    const Element* from[PLACES];     // my first channel of the next step
-    bool there[PLACES];              // at this shift
-    Vector value[PLACES][CHANNELS];  // unused where the copies are asynchronous
-
-    static __device__ __forceinline__ int place(int i)
-    {
-        const int thread = threadIdx.x;
-        return CHANNELS_NEAR ? thread / NEAR + i * FAR : (thread % NEAR + i * THREADS) * VECTOR;
-    }
-    static __device__ __forceinline__ int channel(int d)
-    {
-        const int thread = threadIdx.x;
-        return CHANNELS_NEAR ? thread % NEAR + d * NEAR : thread / NEAR + d * FAR;
-    }
-
-    template <int WIDTH>
-    __device__ __forceinline__ void begin(Index stride, Index channels,
-                                          Accumulator (&tile)[DEPTH][WIDTH])
-    {
-#pragma unroll
-        for (int i = 0; i < PLACES; ++i) {
-#pragma unroll
-            for (int d = 0; d < CHANNELS; ++d) {
-                const bool copy = there[i] && (WHOLE_STEPS || channel(d) < channels);
-                const auto* vector = reinterpret_cast<const Vector*>(
-                    from[i] + (channel(d) - channel(0)) * stride);
-                if constexpr (ASYNC)
-                    copy_async<sizeof(Vector)>(&tile[channel(d)][place(i)], vector,
-                                               copy ? sizeof(Vector) : 0);
-                else
-                    value[i][d] = copy ? *vector : Vector{};
-            }
-            from[i] += DEPTH * stride;
-        }
-    }
-
-    template <int WIDTH>
-    __device__ __forceinline__ void end(Accumulator (&tile)[DEPTH][WIDTH])
-    {
-        if constexpr (!ASYNC) {
-#pragma unroll
-            for (int i = 0; i < PLACES; ++i)
-#pragma unroll
-                for (int d = 0; d < CHANNELS; ++d)
-#pragma unroll
-                    for (int v = 0; v < VECTOR; ++v)
-                        tile[channel(d)][place(i) + v] = widen(value[i][d].element[v]);
-        }
-    }
-};
-
 struct Loader {
-    Operand<ROWS, 1, X_CHANNELS_LAST> x;
+    Operand<ROWS, X_VECTOR, X_CHANNELS_LAST> x;
     Operand<COLUMNS, WEIGHT_VECTOR, false> weight;
 
     // A new shift: where do my copies begin, and which are there?  The others need an address too.
-    __device__ __forceinline__ void turn_to(const Step& step, const Element* x_from,
+    __device__ __forceinline__ void turn_to(const Shift& shift, const Element* x_from,
                                             const Element* weight_from, const Params& p,
                                             const Shared& shared)
     {
 #pragma unroll
         for (int i = 0; i < x.PLACES; ++i) {
-            Index at;
-            x.there[i] = find_input(shared.row[x.place(i)], step, p, at);
-            if (!x.there[i]) at = 0;
-            x.from[i] = x_from + at + (step.c + x.channel(0)) * p.x_c;
+            x.there[i] = find_input(shared.row[x.place(i)], shift, p, x.at[i]);
+            if (!x.there[i]) x.at[i] = 0;
         }
+        x.turn_to(x_from, p.x_c);
 #pragma unroll
         for (int i = 0; i < weight.PLACES; ++i) {
-            Index at;
-            weight.there[i] = find_tap(shared.column[weight.place(i)], step, p, at);
-            if (!weight.there[i]) at = 0;
-            weight.from[i] = weight_from + at + (step.c + weight.channel(0)) * p.weight_c;
+            weight.there[i] = find_tap(shared.column[weight.place(i)], shift, p, weight.at[i]);
+            if (!weight.there[i]) weight.at[i] = 0;
         }
+        weight.turn_to(weight_from, p.weight_c);
     }
 
     // Nothing is left to copy.
@@ -265,40 +292,39 @@ struct Loader {
     }
 };
 
-// The steps of one block, which skips the shifts at which none of its columns has a tap.
-struct Steps {
+// The shifts of one block, which skips those at which none of its columns has a tap.
+struct Shifts {
     const Params& p;
     Index channels;
     const Column (&columns)[COLUMNS];
 
-    __device__ __forceinline__ bool visited(const Step& step) const
+    __device__ __forceinline__ bool visited(const Shift& shift) const
     {
         const bool one_phase = p.phase_columns.divisor % COLUMNS == 0;
         for (int j = 0; j < (one_phase ? 1 : COLUMNS); ++j) {
             Index unused;
-            if (find_tap(columns[j], step, p, unused)) return true;
+            if (find_tap(columns[j], shift, p, unused)) return true;
         }
         return false;
     }
 
     // Goes on to the first shift from here that is visited; false if there is none.
-    __device__ __forceinline__ bool seek(Step& step) const
+    __device__ __forceinline__ bool seek(Shift& shift) const
     {
-        while (!visited(step))
-            if (!advance(step.j, p)) return false;
+        while (!visited(shift))
+            if (!advance(shift.j, p)) return false;
         return true;
     }
 
-    __device__ __forceinline__ bool first(Step& step) const
+    __device__ __forceinline__ bool first(Shift& shift) const
     {
-        step = {};
-        return channels > 0 && seek(step);
+        shift = {};
+        return channels > 0 && seek(shift);
     }
 
-    __device__ __forceinline__ bool next_shift(Step& step) const
+    __device__ __forceinline__ bool next(Shift& shift) const
     {
-        step.c = 0;
-        return advance(step.j, p) && seek(step);
+        return advance(shift.j, p) && seek(shift);
     }
 };
 
@@ -312,11 +338,13 @@ struct Mine {
     static constexpr int WARP_ROWS = ROW_THREADS / LANE_ROWS;
     int row_thread, column_thread;
 
-    __device__ __forceinline__ explicit Mine(int thread)
+    __device__ __forceinline__ explicit Mine(unsigned int thread)
     {
-        const int lane = thread % LANES, warp = thread / LANES;
+        const unsigned int lane = thread % LANES, warp = thread / LANES;
         row_thread = warp % WARP_ROWS * LANE_ROWS + lane % LANE_ROWS;
         column_thread = warp / WARP_ROWS * LANE_COLUMNS + lane / LANE_ROWS;
+        row_thread = opaque(row_thread);
+        column_thread = opaque(column_thread);
     }
     __device__ __forceinline__ int row(int i) const
     {
@@ -333,16 +361,24 @@ __device__ __forceinline__ void multiply(const Stage& stage, const Mine& mine,
                                          Accumulator (&sum)[THREAD_ROWS][THREAD_COLUMNS])
 {
 #pragma unroll
-    for (int c = 0; c < DEPTH; ++c) {
-        Accumulator x[THREAD_ROWS], weight[THREAD_COLUMNS];
-#pragma unroll
-        for (int i = 0; i < THREAD_ROWS; ++i) x[i] = stage.x[c][mine.row(i)];
-#pragma unroll
-        for (int j = 0; j < THREAD_COLUMNS; ++j) weight[j] = stage.weight[c][mine.column(j)];
+    for (int c = 0; c < DEPTH; c += X_VECTOR) {
+        Accumulator x[THREAD_ROWS][X_VECTOR], weight[X_VECTOR][THREAD_COLUMNS];
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; ++i)
 #pragma unroll
-            for (int j = 0; j < THREAD_COLUMNS; ++j) multiply_add(sum[i][j], x[i], weight[j]);
+            for (int v = 0; v < X_VECTOR; ++v) x[i][v] = stage.x[c / X_VECTOR][mine.row(i)][v];
+#pragma unroll
+        for (int v = 0; v < X_VECTOR; ++v)
+#pragma unroll
+            for (int j = 0; j < THREAD_COLUMNS; ++j)
+                weight[v][j] = stage.weight[c + v][mine.column(j)][0];
+#pragma unroll
+        for (int i = 0; i < THREAD_ROWS; ++i)
+#pragma unroll
+            for (int v = 0; v < X_VECTOR; ++v)
+#pragma unroll
+                for (int j = 0; j < THREAD_COLUMNS; ++j)
+                    multiply_add(sum[i][j], x[i][v], weight[v][j]);
     }
 }
 
@@ -386,32 +422,32 @@ __device__ __forceinline__ void matrix_product(Index block, const Channels& chan
         shared.column[j] = column_at(column_block * COLUMNS + j, group, weight_at, p);
     __syncthreads();
 
-    const Steps steps = {p, channels.count, shared.column};
+    const Shifts shifts = {p, channels.count, shared.column};
     const Mine mine(threadIdx.x);
     Accumulator sum[THREAD_ROWS][THREAD_COLUMNS] = {};
     Loader loader;
-    Step step;
-    if (steps.first(step)) {
+    Shift shift;
+    if (shifts.first(shift)) {
         int now = 0;
-        loader.turn_to(step, x, weight, p, shared);
+        loader.turn_to(shift, x, weight, p, shared);
         loader.begin(channels.count, p, shared.stage[now]);
         loader.end(shared.stage[now]);
         __syncthreads();
-        step.c = DEPTH;
+        Index left = channels.count - DEPTH;  // of the channels at this shift
         for (bool more = true;;) {
-            const Index end = more ? channels.count : 1;
 #pragma unroll 1
-            for (; step.c < end; step.c += DEPTH) {
-                loader.begin(end - step.c, p, shared.stage[now ^ 1]);
+            for (; left > 0; left -= DEPTH) {
+                loader.begin(left, p, shared.stage[now ^ 1]);
                 multiply(shared.stage[now], mine, sum);
                 loader.end(shared.stage[now ^ 1]);
                 __syncthreads();
                 now ^= 1;
             }
             if (!more) break;
-            more = steps.next_shift(step);
+            more = shifts.next(shift);
+            left = more ? channels.count : 1;
             if (more)
-                loader.turn_to(step, x, weight, p, shared);
+                loader.turn_to(shift, x, weight, p, shared);
             else
                 loader.rest();  // in a last round, which multiplies what came last
         }

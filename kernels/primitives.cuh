@@ -16,6 +16,14 @@ __device__ __forceinline__ unsigned int shared_address(const void* shared)
     return static_cast<unsigned int>(__cvta_generic_to_shared(shared));
 }
 
+// Returns the value.  The compiler no longer knows what it follows from, and so keeps it in a
+// register instead of working it out in each round of a loop.
+__device__ __forceinline__ int opaque(int value)
+{
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // --- copies from global to shared memory that pass through no register: sm_80 and later ---------
 
 // Begins to copy BYTES: 4, 8 or 16, and both addresses are multiples of that.  Only the first
@@ -29,6 +37,21 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, int prese
     else
         asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
                      :: "r"(shared_address(to)), "l"(from), "n"(BYTES), "r"(present) : "memory");
+}
+
+// Begins to copy all BYTES, or to write as many zeros.  A size would be worked out for each copy.
+template <int BYTES>
+__device__ __forceinline__ void copy_async_if(bool there, void* to, const void* from)
+{
+    if constexpr (BYTES == 16)
+        asm volatile("{ .reg .pred absent; setp.eq.s32 absent, %2, 0;\n\t"
+                     "cp.async.cg.shared.global [%0], [%1], 16, absent; }"
+                     :: "r"(shared_address(to)), "l"(from), "r"(int(there)) : "memory");
+    else
+        asm volatile("{ .reg .pred absent; setp.eq.s32 absent, %3, 0;\n\t"
+                     "cp.async.ca.shared.global [%0], [%1], %2, absent; }"
+                     :: "r"(shared_address(to)), "l"(from), "n"(BYTES), "r"(int(there))
+                     : "memory");
 }
 
 // Makes a group of the copies that this thread has begun since its last group.

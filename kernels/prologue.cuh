@@ -18,7 +18,7 @@ constexpr Activation ACTIVATION = Activation::NONE;
 constexpr bool OUT_CHANNELS_LAST = false;  // channels are nearest in the result's memory
 constexpr bool ADJOINT = false;            // compute the adjoint, a convolution with a stride
 constexpr int THREADS = 128;               // of a block
-constexpr int SHARED_BYTES = 28416;        // dynamic shared memory of a block
+constexpr int SHARED_BYTES = 28672;        // dynamic shared memory of a block
 
 // The rest is for some kernels alone.  First tiles and lanes:
 constexpr int ROWS = 128;                // of a block's tile
@@ -26,7 +26,7 @@ constexpr int COLUMNS = 64;
 constexpr int DEPTH = 16;                // input channels of one step
 constexpr int THREAD_ROWS = 8;           // of one thread's part of the tile
 constexpr int THREAD_COLUMNS = 8;
-constexpr bool X_CHANNELS_LAST = false;  // channels are nearest in x's memory
+constexpr bool X_CHANNELS_LAST = true;   // channels are nearest in x's memory
 constexpr bool ASYNC = true;             // copy to shared memory asynchronously (sm_80 and later)
 constexpr bool WHOLE_STEPS = false;      // DEPTH divides the channels
 constexpr int BLOCKS = 4;                // of a multiprocessor: what the registers are shared out for

@@ -350,18 +350,26 @@ ONE_OUTPUT = cases.Case(
     "one output", "phases are the columns, and neighbours in memory",
     (2, 5, 7), (5, 1, 12), {"stride": 4, "padding": ((4, 1),)},
 )  # fmt: skip
-WIDE = [(OVERLAP, packed), (ONE_OUTPUT, np.array)]
+CHANNELS = cases.Case(
+    "channels", "whole vectors of channels, and no whole step",
+    (2, 24, 4, 3), (24, 5, 3, 3), {"stride": 2, "padding": 1, "groups": 2},
+)  # fmt: skip
+WIDE = [
+    (OVERLAP, np.array, packed, "WEIGHT_VECTOR"),
+    (ONE_OUTPUT, np.array, np.array, "WEIGHT_VECTOR"),
+    (CHANNELS, channels_last, np.array, "X_VECTOR"),
+]
 
 
-@pytest.mark.parametrize(("case", "arrange"), WIDE, ids=[str(w[0]) for w in WIDE])
-def test_neighbours_in_memory_are_copied_at_once(case, arrange, device, rng):
+@pytest.mark.parametrize(("case", "lay", "arrange", "name"), WIDE, ids=[str(w[0]) for w in WIDE])
+def test_neighbours_in_memory_are_copied_at_once(case, lay, arrange, name, device, rng):
     gpu = device.verbs("gemm", SMALL)
     for dtype in (np.dtype("f4"), np.dtype("f8"), cases.FLOATS[1]):
         x, weight, bias = case.integers(dtype, rng)
-        y = gpu(x, arrange(weight), bias, **case.call)
+        y = gpu(lay(x), arrange(weight), bias, **case.call)
         oracle.assert_exact(y, oracle.transposed_conv(x, weight, bias, **case.call), dtype)
         if isinstance(device, Standin) and dtype.itemsize >= 4:
-            assert device.launched[-1]["WEIGHT_VECTOR"] * dtype.itemsize == 16
+            assert device.launched[-1][name] * dtype.itemsize == 16
 
 
 # --- sizes --------------------------------------------------------------------------------------

@@ -29,30 +29,33 @@ Access access(const Shared& shared, const T& first, long bytes)
     return {reinterpret_cast<const char*>(&first) - reinterpret_cast<const char*>(&shared), bytes};
 }
 
-template <typename Operand, typename Tile>
-Access* copies(const Shared& shared, const Tile& tile, Access* list)
+template <typename Operand>
+Access* copies(const Shared& shared, const Operand& operand, typename Operand::Tile& tile,
+               Access* list)
 {
     constexpr long BYTES = ASYNC ? sizeof(typename Operand::Vector) : sizeof(Accumulator);
     for (int i = 0; i < Operand::PLACES; ++i)
         for (int d = 0; d < Operand::CHANNELS; ++d)
-            *list++ = access(shared, tile[Operand::channel(d)][Operand::place(i)], BYTES);
+            *list++ = access(shared, *operand.to(tile, i, d), BYTES);
     return list;
 }
 
 // In the place of the kernel: each thread writes down where it copies to and reads from in a step.
 extern "C" __global__ void gemm(Access (*lists)[ACCESSES])
 {
-    const Shared& shared = *static_cast<Shared*>(dynamic_shared());
-    const Stage& stage = shared.stage[0];
+    Shared& shared = *static_cast<Shared*>(dynamic_shared());
+    Stage& stage = shared.stage[0];
     const Mine mine(threadIdx.x);
+    Loader loader;
     Access* list = lists[threadIdx.x];
-    list = copies<decltype(Loader::x)>(shared, stage.x, list);
-    list = copies<decltype(Loader::weight)>(shared, stage.weight, list);
+    list = copies(shared, loader.x, stage.x, list);
+    list = copies(shared, loader.weight, stage.weight, list);
+    constexpr long ROW_BYTES = ROW_RUN * X_VECTOR * sizeof(Accumulator);
     for (int c = 0; c < DEPTH; ++c) {
-        for (int i = 0; i < THREAD_ROWS; i += ROW_RUN)
-            *list++ = access(shared, stage.x[c][mine.row(i)], ROW_RUN * sizeof(Accumulator));
+        for (int i = 0; c % X_VECTOR == 0 && i < THREAD_ROWS; i += ROW_RUN)
+            *list++ = access(shared, stage.x[c / X_VECTOR][mine.row(i)][0], ROW_BYTES);
         for (int j = 0; j < THREAD_COLUMNS; j += COLUMN_RUN)
-            *list++ = access(shared, stage.weight[c][mine.column(j)],
+            *list++ = access(shared, stage.weight[c][mine.column(j)][0],
                              COLUMN_RUN * sizeof(Accumulator));
     }
     list->bytes = 0;
@@ -76,12 +79,12 @@ def channels_last(shape):
 
 def specialisations():
     """Yield what the gemm kernel is compiled for, with all of its tiles and ways to copy."""
-    geometry = Geometry(
-        batch=1, groups=1, in_channels=64, out_channels=128, in_size=(32,), kernel_size=(2,),
-        stride=(2,), dilation=(1,), pad_begin=(0,), out_size=(64,),
-    )  # fmt: skip
     for dtype in ("float32", "float64", "complex128"):
-        for order in (contiguous, channels_last):
+        for order, in_channels in ((contiguous, 64), (channels_last, 63), (channels_last, 64)):
+            geometry = Geometry(
+                batch=1, groups=1, in_channels=in_channels, out_channels=128, in_size=(32,),
+                kernel_size=(2,), stride=(2,), dilation=(1,), pad_begin=(0,), out_size=(64,),
+            )  # fmt: skip
             for weight_order in (contiguous, packed):
                 strides = Strides(
                     x=order(geometry.x_shape), weight=weight_order(geometry.weight_shape),
@@ -126,6 +129,7 @@ def test_no_two_lanes_want_one_bank_in_the_main_loop():
     witness = WITNESS.replace("[ACCESSES]", f"[{ACCESSES}]")
     device = Standin(texts={"gemm.cu": before + witness})
     chosen = list(dict.fromkeys(specialisations()))
+    assert {s["X_VECTOR"] for s in chosen} == {1, 2, 4}
     for specialisation, warps in witnessed(device, chosen):
         assert warps.shape[2] > specialisation["DEPTH"]
         assert not any(map(conflicts, warps)), specialisation

@@ -370,13 +370,13 @@ def test_a_tiled_grid_moves_a_tile_of_each_operand_for_every_step_of_every_block
 
 
 CODE = record.Code(
-    spills=0, global_loads={16: 8}, global_stores={16: 4}, copies={}, tensor_copies=0,
+    spills=0, global_loads={16: 8, 4: 8}, global_stores={16: 4}, copies={}, tensor_copies=0,
     shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
 )  # fmt: skip
 GOOD = record.Measurement("gemm", 128, 20480, 0, 0, 0.5, CODE)
 GEMM = Specialisation(
     "gemm", "float32", 32, threads=256,
-    constants=(("COLUMNS", 128), ("WHOLE_STEPS", True), ("WEIGHT_VECTOR", 4)),
+    constants=(("COLUMNS", 128), ("WHOLE_STEPS", True), ("X_VECTOR", 1), ("WEIGHT_VECTOR", 4)),
 )  # fmt: skip
 
 
@@ -405,13 +405,15 @@ def test_a_broken_limit_is_named(bad, complaint):
 @pytest.mark.parametrize(
     ("constants", "least"),
     [
-        ({"COLUMNS": 128, "WHOLE_STEPS": True, "WEIGHT_VECTOR": 4}, 90),
-        ({"COLUMNS": 128, "WHOLE_STEPS": True, "WEIGHT_VECTOR": 1}, 83),
-        ({"COLUMNS": 128, "WHOLE_STEPS": False, "WEIGHT_VECTOR": 4}, 83),
-        ({"COLUMNS": 16, "WHOLE_STEPS": True, "WEIGHT_VECTOR": 4}, 62),
+        ({"COLUMNS": 128, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 90),
+        ({"COLUMNS": 128, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 1}, 89),
+        ({"COLUMNS": 128, "WHOLE_STEPS": False, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 87),
+        ({"COLUMNS": 64, "WHOLE_STEPS": True, "X_VECTOR": 4, "WEIGHT_VECTOR": 4}, 90),
+        ({"COLUMNS": 64, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 87),
+        ({"COLUMNS": 16, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 77),
     ],
 )
-def test_a_wide_tile_with_packed_weights_must_multiply_most(constants, least):
+def test_a_matrix_product_keeps_its_share_by_tile_and_copies(constants, least):
     kernel = replace(GEMM, constants=tuple(constants.items()))
     for percent, count in ((least, 0), (least - 1, 1)):
         code = replace(CODE, main=sass.Share(100, percent, percent), global_loads={4: 1, 16: 1})

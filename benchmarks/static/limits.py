@@ -10,15 +10,21 @@ from . import occupancy
 from .chosen import ARCHITECTURES, Row
 from .record import Code, Measurement, Record
 
-SHARES = {128: 0.83, 64: 0.78, 32: 0.75, 16: 0.62}
-"""Of the instructions in the main loop of the float32 matrix product, by the columns of its tile.
+SHARES = {
+    (True, True): {128: 0.90, 64: 0.90, 32: 0.89, 16: 0.83},
+    (True, False): {128: 0.89, 64: 0.87, 32: 0.85, 16: 0.77},
+    (False, True): {128: 0.88, 64: 0.88, 32: 0.88, 16: 0.80},
+    (False, False): {128: 0.87, 64: 0.85, 32: 0.82, 16: 0.72},
+}
+"""Of the instructions in the main loop of the float32 matrix product, by the columns of its tile:
+where steps are whole or not, and inputs are copied by vectors or one by one.
 
-The main loop is a whole step with its copies.  A narrow tile reads shared memory more often for
-each product, and operands that do not lie in vectors are copied one by one.
+The main loop is a step with its copies.  A narrow tile copies more inputs for each product, the
+narrowest reads shared memory more often too, and a step that is not whole asks for each copy.
 """
 
-BEST = {80: 0.88, 90: 0.90, 100: 0.89}
-"""Of the widest tile with whole steps and packed weights, by the compute capability."""
+BEST = 0.90
+"""Of the widest tile with whole steps and packed weights."""
 
 MMA_SHARES = {
     "F16": {128: 0.30, 64: 0.21, 32: 0.15, 16: 0.07},
@@ -63,7 +69,7 @@ def complaints(
     room = occupancy.LIMITS[capability].shared_bytes - occupancy.LIMITS[capability].reserved_bytes
     if measurement.shared_bytes > room:
         found.append(f"needs {measurement.shared_bytes} bytes of shared memory, and has {room}")
-    if code and code.main.fraction < (least := _least_share(specialisation, capability)):
+    if code and code.main.fraction < (least := _least_share(specialisation)):
         share = f"{code.main.fraction:.1%} of its main loop"
         found.append(f"multiplies with {share}, less than {least:.1%}")
     if code and specialisation.kernel == "depthwise":
@@ -72,7 +78,7 @@ def complaints(
     return [f"{specialisation} on {ARCHITECTURES[capability]} {text}" for text in found]
 
 
-def _least_share(specialisation: Specialisation, capability: int) -> float:
+def _least_share(specialisation: Specialisation) -> float:
     """Return the least share of the main loop that must multiply; 0 where there is no limit."""
     s = dict(specialisation.constants)
     if specialisation.kernel == "hopper":
@@ -83,9 +89,9 @@ def _least_share(specialisation: Specialisation, capability: int) -> float:
         return (MMA_SHARES if copied else MMA_GATHERED_SHARES)[s["MMA"]][s["COLUMNS"]]
     if (specialisation.kernel, specialisation.dtype) != ("gemm", "float32"):
         return 0.0
-    if s["COLUMNS"] == max(SHARES) and s["WHOLE_STEPS"] and s["WEIGHT_VECTOR"] > 1:
-        return BEST[capability]
-    return SHARES[s["COLUMNS"]]
+    least = SHARES[s["WHOLE_STEPS"], s["X_VECTOR"] > 1][s["COLUMNS"]]
+    best = s["COLUMNS"] == 128 and s["WHOLE_STEPS"] and s["WEIGHT_VECTOR"] > 1
+    return BEST if best else least
 
 
 def _memory_bound(specialisation: Specialisation, code: Code) -> list[str]:

@@ -3,6 +3,8 @@
 
 inline void* dynamic_shared() { return standin_shared(); }
 
+inline int opaque(int value) { return value; }
+
 // --- copies from global to shared memory --------------------------------------------------------
 
 template <int BYTES>
@@ -10,6 +12,12 @@ inline void copy_async(void* to, const void* from, int present)
 {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "as cp.async has it");
     standin_copy_async(to, from, BYTES, present);
+}
+
+template <int BYTES>
+inline void copy_async_if(bool there, void* to, const void* from)
+{
+    copy_async<BYTES>(to, from, there ? BYTES : 0);
 }
 
 inline void copy_async_commit() { standin_copy_async_commit(); }

@@ -55,7 +55,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     splits = _splits(call, tile, column_blocks, prod(axis.q_size for axis in call.axes))
     parts = splits * prod(call.out_shape) if splits > 1 else 0
     shared = f"; {splits} blocks share each of their sums" if parts else ""
-    weight_vector = _weight_vector(call, tile, phase_columns)
+    x_vector = _x_vector(call, tile)
     specialisation = Specialisation(
         kernel="gemm",
         dtype=call.dtype,
@@ -73,10 +73,11 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("THREAD_COLUMNS", tile.thread_columns),
             ("ASYNC", asynchronous),
             ("WHOLE_STEPS", call.channels % tile.depth == 0),
-            ("WEIGHT_VECTOR", weight_vector),
-            ("BLOCKS", _resident_blocks(call, tile, weight_vector) if asynchronous else 1),
+            ("X_VECTOR", x_vector),
+            ("WEIGHT_VECTOR", _weight_vector(call, tile, phase_columns)),
+            ("BLOCKS", _resident_blocks(call, tile, x_vector) if asynchronous else 1),
         ),
-        shared_bytes=_shared_bytes(call, tile),
+        shared_bytes=_shared_bytes(call, tile, x_vector),
         adjoint=call.adjoint,
     )
     return Choice(
@@ -115,7 +116,11 @@ def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
 
 
 def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
-    """Return about how many instructions a warp issues for each row of the matrix product."""
+    """Return about how many instructions a warp issues for each row of the matrix product.
+
+    As if all were copied one by one: a tile, and with it the order of sums that blocks share, does
+    not depend on the order of memory.
+    """
     run = RUN_BYTES // call.type.accumulator_bytes
     sums = tile.thread_rows * tile.thread_columns
     reads = sum(-(-n // run) for n in (tile.thread_rows, tile.thread_columns))
@@ -193,11 +198,24 @@ def _second(call: Call, parts: int) -> tuple[Specialisation, int]:
 # --- what a block takes -------------------------------------------------------------------------
 
 
+def _x_vector(call: Call, tile: Tile) -> int:
+    """Return how many channels of an input are copied at once: 16 bytes in shared memory, or one.
+
+    Rows are copied one by one, since their number is that of an image.
+    """
+    n, c, *pixels = call.strides.x
+    if not call.x_channels_last or c != 1:
+        return 1
+    run = RUN_BYTES // call.type.accumulator_bytes
+    copies = tile.rows * tile.depth // tile.threads
+    return run if gcd(run, copies, call.channels, n, *pixels) == run else 1
+
+
 def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
     """Return how many columns are copied at once: neighbours in memory, with a tap or without.
 
     Those are output channels where they are nearest in memory, or with a single one the phases
-    where their taps are.  Rows are copied one by one, since their number is that of an image.
+    where their taps are.
     """
     g, (group, c, m, *taps) = call.geometry, call.weight_strides
     if call.out_channels > 1:
@@ -212,25 +230,22 @@ def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
     return gcd(RUN_BYTES // call.type.element_bytes, copies, *facts)
 
 
-def _resident_blocks(call: Call, tile: Tile, weight_vector: int) -> int:
+def _resident_blocks(call: Call, tile: Tile, x_vector: int) -> int:
     """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing.
 
-    A thread gets 168 registers in a narrow block, and 128 in a wide one.  Transposing x takes more
-    before compute capability 9.0, above all with a last step that is not full, and where the weight
-    too is copied one by one.
+    A thread gets 168 registers in a narrow block, and 128 in a wide one.  Where channels of x are
+    nearest, it takes more: before compute capability 9.0, and one by one before 10.0.
     """
-    transposing, old = call.x_channels_last, call.capability < 90
     if tile.threads < 256:
-        partial = call.channels % tile.depth > 0
-        return (256 if transposing and old and partial else 384) // tile.threads
-    return 1 if transposing and (old or weight_vector == 1) else 2
+        return 384 // tile.threads
+    return 1 if call.x_channels_last and call.capability < (90 if x_vector > 1 else 100) else 2
 
 
-def _shared_bytes(call: Call, tile: Tile) -> int:
+def _shared_bytes(call: Call, tile: Tile, x_vector: int) -> int:
     """Return the size of the kernel's ``Shared``; the kernel asserts it."""
     size = call.type.accumulator_bytes
-    padding = RUN_BYTES if call.x_channels_last else 0
-    stage = tile.depth * ((tile.rows + tile.columns) * size + padding)
+    padding = RUN_BYTES * max(8, tile.depth // x_vector) if call.x_channels_last else 0
+    stage = tile.depth * (tile.rows + tile.columns) * size + padding
     run = min(RUN_BYTES // size, tile.thread_columns)
     span = tile.columns // tile.thread_columns * run
     sums = span * (tile.rows + (1 if call.out_channels_last else 0)) * size
