@@ -202,14 +202,20 @@ __device__ __forceinline__ void produce(const Params& p, const Boxes& boxes, con
 
 // --- the consumers ------------------------------------------------------------------------------
 
-// Says where a tile lies in shared memory: its address, the bytes from one run of 64 columns to the
-// next (where columns are near), the bytes from one run of 8 rows of 128 bytes to the next, and the
-// swizzle of 128 bytes.
-__device__ __forceinline__ unsigned long long descriptor(const void* tile, unsigned int run_of_64)
+// Descriptors count pieces of 16 bytes in the own block.  An address is 18 bits of place in a block,
+// and above them the block's number in its cluster.
+__device__ __forceinline__ unsigned int piece_at(const void* tile)
 {
-    const unsigned long long address = shared_address(tile), run_of_8 = 8 * 128;
-    return address >> 4 | static_cast<unsigned long long>(run_of_64 >> 4) << 16 | run_of_8 >> 4 << 32
-           | 1ull << 62;
+    return (shared_address(tile) & 0x3ffff) >> 4;
+}
+
+// Says where a tile lies in shared memory: its first piece, the bytes from one run of 64 columns to
+// the next (where columns are near), the bytes from one run of 8 rows of 128 bytes to the next, and
+// the swizzle of 128 bytes.
+__device__ __forceinline__ unsigned long long descriptor(unsigned int piece, unsigned int run_of_64)
+{
+    const unsigned int run_of_8 = 8 * 128, low = run_of_64 >> 4 << 16 | piece;
+    return static_cast<unsigned long long>(1u << 30 | run_of_8 >> 4) << 32 | low;
 }
 
 using Sums = float[COLUMNS / WIDTH][WIDTH / 2];
@@ -217,14 +223,16 @@ using Sums = float[COLUMNS / WIDTH][WIDTH / 2];
 __device__ __forceinline__ void multiply(const Stage& stage, int group, Sums& sum)
 {
     constexpr int PRODUCTS = 16;  // channels of one instruction
+    constexpr unsigned int RUN = sizeof stage.weight[0], LINE = sizeof stage.weight[0][0];
+    const unsigned int x = piece_at(stage.x[group * (ROWS / 2)]), weight = piece_at(stage.weight);
     wgmma_fence();
 #pragma unroll
     for (int c = 0; c < DEPTH; c += PRODUCTS) {
-        const unsigned long long rows = descriptor(&stage.x[group * (ROWS / 2)][c], 0);
+        const unsigned long long rows = descriptor(x + c * sizeof(Element) / 16, 0);
 #pragma unroll
         for (int i = 0; i < COLUMNS / WIDTH; ++i) {
-            const auto& slice = stage.weight[i * (WIDTH / SLICE)];
-            wgmma<Element>(sum[i], rows, descriptor(slice[c], sizeof slice));
+            const unsigned int first = weight + (i * (WIDTH / SLICE) * RUN + c * LINE) / 16;
+            wgmma<Element>(sum[i], rows, descriptor(first, RUN));
         }
     }
     wgmma_commit();

@@ -284,6 +284,8 @@ void make()
         }
         if (one.rows_at >> 62 != 1 || one.columns_at >> 62 != 1)
             fail("a descriptor without the swizzle of 128 bytes");
+        if ((one.rows_at | one.columns_at) & 0x3fffc000c000c000)
+            fail("a descriptor with bits in places that have no meaning");
         one.columns == 64 ? make<64>(one, sums) : make<128>(one, sums);
     }
     for (unsigned int t = 0; t < WARP_GROUP; ++t) threads[t].committed.clear();
@@ -294,9 +296,11 @@ void make()
 
 }  // namespace
 
+// As on a GPU, the number of the block in its cluster stands above 24 bits of the place in it.
 extern "C" unsigned int standin_shared_address(const void* p)
 {
-    return static_cast<const char*>(p) - static_cast<const char*>(my_block().shared);
+    const auto place = static_cast<const char*>(p) - static_cast<const char*>(my_block().shared);
+    return running->block << 24 | static_cast<unsigned int>(place);
 }
 
 extern "C" void standin_mbarrier_init(void* barrier, int arrivals)
