@@ -625,6 +625,7 @@ def test_it_compiles_for_hopper_without_a_spill_or_a_warning(case, tile, dtype, 
     _, log = compile.compiled(source(*device.launched), "sm_90a", "--ptxas-options=-v")
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
     assert "warning" not in log
+    assert "(C7" not in log
 
 
 @pytest.mark.slow
@@ -642,6 +643,7 @@ def test_wide_offsets_do_not_spill(tile, out):
     _, log = compile.compiled(source(specialisation), "sm_90a", "--ptxas-options=-v")
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
     assert "warning" not in log
+    assert "(C7" not in log
 
 
 @pytest.mark.nvrtc
