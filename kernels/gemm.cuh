@@ -77,6 +77,7 @@ struct Operand {
     }
     __device__ __forceinline__ Accumulator* to(Tile& tile, int i, int d) const
     {
+        if constexpr (!ASYNC) return tile[channel(d) / CHANNEL_VECTOR][place(i)];
         return &tile[0][0][0] + first + offset(channel(d) - channel(0), place(i) - place(0));
     }
 
@@ -343,8 +344,10 @@ struct Mine {
         const unsigned int lane = thread % LANES, warp = thread / LANES;
         row_thread = warp % WARP_ROWS * LANE_ROWS + lane % LANE_ROWS;
         column_thread = warp / WARP_ROWS * LANE_COLUMNS + lane / LANE_ROWS;
-        row_thread = opaque(row_thread);
-        column_thread = opaque(column_thread);
+        if constexpr (ASYNC) {  // without, some kernels for sm_75 spill then
+            row_thread = opaque(row_thread);
+            column_thread = opaque(column_thread);
+        }
     }
     __device__ __forceinline__ int row(int i) const
     {
