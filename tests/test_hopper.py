@@ -590,6 +590,16 @@ def test_the_driver_is_told_what_a_tensor_map_says(driver):
     assert driver.told["box"] == [64, 64, 1, 1]
 
 
+def test_the_driver_is_told_that_an_axis_of_one_element_lies_beyond_the_axis_before_it(driver):
+    call = vae(batch=1, in_size=(32, 1), in_channels=12, x=(12 * 40, 1, 40, 40), groups=1)
+    tensor_map.encode((select(call, kernel="hopper").boxes.x,), 0x7000)
+    assert driver.told["sizes"] == [12, 1, 32, 1]
+    assert driver.told["strides"] == [32, 80, 80 * 32]
+    tensor_map.encode((select(vae(kernel_size=(1, 1)), kernel="hopper").boxes.weight,), 0x7000)
+    assert driver.told["sizes"] == [256, 512, 1, 1]
+    assert driver.told["strides"] == [512, 512 * 512, 512 * 512]
+
+
 def test_the_driver_is_told_once_of_an_array_at_an_address(driver):
     maps = select(vae(), kernel="hopper").boxes.out
     first = tensor_map.encode(maps, 0x7000)

@@ -288,8 +288,12 @@ def _engine_strides(sizes: tuple[int, ...], strides: tuple[int, ...]) -> tuple[i
     """
     if sizes[0] > 1 and strides[0] != 1:
         return None
-    # An axis of one element has no stride that matters.
-    given = [VECTOR if n == 1 else s for n, s in zip(sizes[1:], strides[1:], strict=True)]
+    given, end = [], _in_vectors(sizes[0])
+    for n, stride in zip(sizes[1:], strides[1:], strict=True):
+        # Nothing follows the stride of one element, but the driver asks that each axis lie beyond
+        # the one before it.
+        given.append(end if n == 1 else stride)
+        end = given[-1] * n
     if any(stride <= 0 or stride % VECTOR or 2 * stride >= LARGEST_STRIDE for stride in given):
         return None
     return tuple(2 * stride for stride in given) if max(sizes) <= LARGEST_SIZE else None
