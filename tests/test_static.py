@@ -599,6 +599,21 @@ def test_what_was_measured_before_an_error_is_kept(table, monkeypatch):
     assert len(record.Record.read().measurements) == 4
 
 
+def test_what_the_assembler_only_remarks_on_wgmma_is_a_warning_too(monkeypatch):
+    log = """
+        ptxas info    : 0 bytes gmem
+        ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async is serialized
+        ptxas warning : (C7508) setmaxnreg is ignored
+        ptxas warning : Registers are spilled to local memory
+        ptxas info    : 0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+        ptxas info    : Used 168 registers, used 1 barriers, 64 bytes smem
+    """
+    monkeypatch.setattr(record, "READ", ())
+    monkeypatch.setattr(compile, "architecture", lambda _: "sm_90a")
+    monkeypatch.setattr(compile, "compiled", lambda *_: (b"", log))
+    assert record.measure(GEMM, 90).warnings == 3
+
+
 @pytest.mark.nvrtc
 def test_the_machine_code_of_a_copy_kernel_is_read_as_it_was_written():
     text = """

@@ -25,6 +25,8 @@ from .sass import Share
 
 FILE = Path(__file__).parents[1] / "results" / "kernel_resources.json"
 SPILLED = re.compile(r"\d+ bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+WARNING = re.compile(r".*(?:warning|\(C7\d{3}\)).*")
+"""A line that warns; the assembler's remarks on wgmma and setmaxnreg are mere information to it."""
 REGISTERS = re.compile(r"Used (\d+) registers")
 ENUMERATION = re.compile(r"^enum class (\w+) \{.*\};$", re.MULTILINE)
 SHARED = re.compile(r"(\d+) bytes smem")
@@ -119,7 +121,7 @@ def measure(specialisation: Specialisation, capability: int) -> Measurement:
         registers=int(REGISTERS.search(log)[1]),
         shared_bytes=specialisation.shared_bytes + (int(static[1]) if static else 0),
         spilled_bytes=sum(map(int, SPILLED.search(log).groups())),
-        warnings=log.count("warning"),
+        warnings=len(WARNING.findall(log)),
         seconds=round(seconds, 2),
         code=_code(specialisation, cubin) if capability in READ else None,
     )
