@@ -318,7 +318,7 @@ def _argument(value):
 
 @cache
 def _runtime(build):
-    flags = [*COMMON, "-O2", "-fno-builtin", *BUILDS[build][1]]
+    flags = [*COMMON, "-O3", "-fno-trapping-math", "-fno-builtin", *BUILDS[build][1]]
     path = _build(flags, (HERE / "runtime.cpp").read_text())
     runtime = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     runtime.standin_launch.argtypes = [

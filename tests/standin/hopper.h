@@ -246,7 +246,7 @@ void make(const Wgmma& one, float* const (&sums)[WARP_GROUP])
     const std::uint64_t rows_at = field(one.rows_at, 0), columns_at = field(one.columns_at, 0);
     const std::uint64_t eight_rows = field(one.rows_at, 32), eight_deep = field(one.columns_at, 32);
     const std::uint64_t next_columns = field(one.columns_at, 16);
-    static float rows[64][16], columns[16][COLUMNS], sum[64][COLUMNS];
+    static float rows[64][16], columns[16][COLUMNS], sum[COLUMNS];
     for (int i = 0; i < 64; ++i)
         for (int k = 0; k < 16; k += 8)
             read(rows_at + i / 8 * eight_rows + i % 8 * 128 + 2 * k, one.bfloat16, &rows[i][k]);
@@ -259,10 +259,9 @@ void make(const Wgmma& one, float* const (&sums)[WARP_GROUP])
         return sums[thread][j / 8 * 4 + i % 16 / 8 * 2 + j % 2];
     };
     for (int i = 0; i < 64; ++i) {
-        for (int j = 0; j < COLUMNS; ++j) sum[i][j] = mine(i, j);
-        for (int k = 0; k < 16; ++k)
-            for (int j = 0; j < COLUMNS; ++j) sum[i][j] += rows[i][k] * columns[k][j];
-        for (int j = 0; j < COLUMNS; ++j) mine(i, j) = sum[i][j];
+        for (int j = 0; j < COLUMNS; ++j) sum[j] = mine(i, j);
+        add_products(sum, rows[i], columns, 16);
+        for (int j = 0; j < COLUMNS; ++j) mine(i, j) = sum[j];
     }
 }
 

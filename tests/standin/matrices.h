@@ -5,7 +5,6 @@
 #pragma once
 #include "cuda.h"
 
-#include <algorithm>
 #include <cstdint>
 
 struct Words {
@@ -43,51 +42,54 @@ inline double with_bits(double value, std::uint64_t mask)
     return value;
 }
 
-// Adds exact products to a sum as the coarsest tensor cores may: four at a time, all cut off below
-// the last of 24 bits of the largest, and the new sum cut off as well.
-inline float add_products(float sum, const float* a, const float* b, int count)
+// Adds exact products to the sums of a row as the coarsest tensor cores may: four at a time, all cut
+// off below the last of 24 bits of the largest, and the new sum cut off as well.  No branches, so that
+// the compiler takes several columns at once.
+template <int COLUMNS>
+void add_products(float (&__restrict__ sum)[COLUMNS], const float* __restrict__ a,
+                  const float (*__restrict__ b)[COLUMNS], int depth)
 {
-    for (int first = 0; first < count; first += 4) {
-        double term[5] = {sum}, largest = std::fabs(sum), total = sum;
-        for (int k = 0; k < 4; ++k) {
-            term[k + 1] = double(a[first + k]) * b[first + k];
-            largest = std::max(largest, std::fabs(term[k + 1]));
-            total += term[k + 1];
-        }
-        if (std::isfinite(total) && largest > 0) {
+    const auto size = [](double one) { return __builtin_fabs(one); };
+    const auto larger = [](double one, double other) { return one > other ? one : other; };
+    for (int k = 0; k < depth; k += 4)
+        for (int j = 0; j < COLUMNS; ++j) {
+            const double p0 = double(a[k]) * b[k][j], p1 = double(a[k + 1]) * b[k + 1][j];
+            const double p2 = double(a[k + 2]) * b[k + 2][j], p3 = double(a[k + 3]) * b[k + 3][j];
+            const double s = sum[j], whole = s + p0 + p1 + p2 + p3;
+            const double largest = larger(
+                larger(size(p0), size(p1)), larger(larger(size(p2), size(p3)), size(s)));
             const double power = with_bits(largest, 0x7ffull << 52);  // of two, below the largest
             const double last = power * 0x1p-23, per_last = 0x1p23 / power;
-            total = 0;
-            for (const double one : term) total += __builtin_trunc(one * per_last) * last;
-            total = with_bits(total, ~0ull << 29);
+            const auto cut = [=](double one) { return __builtin_trunc(one * per_last) * last; };
+            const double kept = cut(s) + cut(p0) + cut(p1) + cut(p2) + cut(p3);
+            const bool usual = (size(whole) < HUGE_VAL) & (largest > 0);
+            sum[j] = static_cast<float>(usual ? with_bits(kept, ~0ull << 29) : whole);
         }
-        sum = static_cast<float>(total);
-    }
-    return sum;
 }
 
 // mma: words 0 to 3 are of a, 4 and 5 of b, 6 to 9 of the sum.  Along K a word holds `elements`.
 template <typename Element>
 void multiply(const Words (&given)[32], Words (&taken)[32], int elements, Element element)
 {
-    const int depth = 8 * elements;
-    float a[16][16], b[8][16];
-    for (int lane = 0; lane < 32; ++lane)
+    float a[16][16], b[16][8], sum[16][8];
+    const auto place = [&sum](int lane, int i) {
+        return &sum[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
+    };
+    for (int lane = 0; lane < 32; ++lane) {
         for (int half = 0; half < 2; ++half)
             for (int e = 0; e < elements; ++e) {
                 const int g = lane / 4, k = (half * 4 + lane % 4) * elements + e;
                 a[g][k] = element(given[lane].word[2 * half], e);
                 a[g + 8][k] = element(given[lane].word[2 * half + 1], e);
-                b[g][k] = element(given[lane].word[4 + half], e);
+                b[k][g] = element(given[lane].word[4 + half], e);
             }
+        for (int i = 0; i < 4; ++i)
+            __builtin_memcpy(place(lane, i), &given[lane].word[6 + i], sizeof(float));
+    }
+    for (int row = 0; row < 16; ++row) add_products(sum[row], a[row], b, 8 * elements);
     for (int lane = 0; lane < 32; ++lane)
-        for (int i = 0; i < 4; ++i) {
-            const int row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
-            float sum;
-            __builtin_memcpy(&sum, &given[lane].word[6 + i], sizeof sum);
-            sum = add_products(sum, a[row], b[column], depth);
-            __builtin_memcpy(&taken[lane].word[i], &sum, sizeof sum);
-        }
+        for (int i = 0; i < 4; ++i)
+            __builtin_memcpy(&taken[lane].word[i], place(lane, i), sizeof(float));
 }
 
 inline float as_float(std::uint32_t bits)
