@@ -4,6 +4,8 @@ Each kernel here is a few lines around one primitive.  The layouts are written d
 the words of the PTX manual, apart from those of the stand-in.
 """
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -251,6 +253,47 @@ def test_tf32_rounds_to_nearest_and_ties_away_from_zero():
     np.testing.assert_array_equal(result[: len(given)], rounded)
 
 
+PLACES = """
+#include "primitives.cuh"
+extern "C" void places(const int* from)
+{{
+    int* place = static_cast<int*>(dynamic_shared());
+    copy_async<16>({arguments});
+}}
+"""
+MISPLACED = {
+    "not in the block's shared memory": "place + 8, from, 16",
+    "does not come from global memory": "place, place + 4, 16",
+    "more bytes than it has": "place, from, 20",
+    "fewer than none": "place, from, -4",
+}
+
+
+@pytest.mark.parametrize("words", MISPLACED)
+def test_a_copy_leads_from_global_to_shared_memory(words):
+    text = PLACES.format(arguments=MISPLACED[words])
+    with pytest.raises(RuntimeError, match=words):
+        Standin().run("places", text, aligned(np.zeros(8, "i4")), threads=1, shared_bytes=32)
+
+
+# --- launches -------------------------------------------------------------------------------------
+
+LARGE = """
+struct Large { char bytes[4097]; };
+extern "C" void large(Large) {}
+"""
+
+
+def test_a_kernel_has_no_more_parameters_than_fit():
+    with pytest.raises(RuntimeError, match="parameters have at most 4096 bytes"):
+        Standin().run("large", LARGE, np.zeros((), [("bytes", "V4097")]))
+
+
+def test_a_block_has_no_more_shared_memory_than_there_is():
+    with pytest.raises(RuntimeError, match="no block has 232449 bytes of shared memory"):
+        Standin().run("large", LARGE, shared_bytes=(227 << 10) + 1)
+
+
 # --- warps ----------------------------------------------------------------------------------------
 
 BROKEN_WARP = """
@@ -268,6 +311,7 @@ BROKEN = {
         "if (threadIdx.x < 16) load_matrices(taken, place); else __syncwarp();"
     ),
     "misaligned address": "load_matrices(taken, static_cast<char*>(place) + 4);",
+    "not in the block's": "load_matrices(taken, static_cast<char*>(place) + 64);",
 }
 
 
@@ -346,16 +390,18 @@ SWAP = """
 """
 
 
+BOX = TensorMap("float16", (64, 2, 1, 1), (128, 256, 256), (64, 2, 1, 1))
+
+
 def together(statements, *, blocks=2, **options):
     """Return what the blocks of a cluster see while they run together."""
     device = Standin(**options)
     source = device.empty((2, 64), "i2")
     source[...] = np.arange(128).reshape(2, 64)
-    one = TensorMap("float16", (64, 2, 1, 1), (128, 256, 256), (64, 2, 1, 1))
     seen = np.zeros(4, "i4")
     device.run(
         "together", CLUSTER.format(statements=statements),
-        device.tensor_maps((one,), device.address(source)), seen,
+        device.tensor_maps((BOX,), device.address(source)), seen,
         blocks=blocks, threads=64, shared_bytes=2048,
     )  # fmt: skip
     return seen.tolist()
@@ -383,6 +429,11 @@ BROKEN_CLUSTER = {
     "the cluster has no such block": (SWAP, "1 - block", "2 + block"),
     "never came": (SWAP, "threadIdx.x == 0", "threadIdx.x + block == 0"),
     "the copy engine has not been shown": (FETCH, "0) mbarrier_i", "block - 1) mbarrier_i"),
+    "another number of axes": (
+        FETCH,
+        "tma_multicast<2>(shared.box, map, shared.barrier, at)",
+        "tma_load(shared.box, map, shared.barrier, {0, 0, 0})",
+    ),
 }
 
 
@@ -396,3 +447,65 @@ def test_a_cluster_that_does_not_keep_together_is_an_error(words):
 def test_a_grid_that_is_not_made_of_whole_clusters_is_an_error():
     with pytest.raises(RuntimeError, match="the blocks of a grid must be whole clusters"):
         together(SWAP, blocks=3)
+
+
+# --- tensor maps, and groups of warps -------------------------------------------------------------
+
+REFUSED = [
+    ("three to five axes", {"sizes": (64, 2), "strides": (128,), "box": (64, 2)}),
+    ("rows of 128 bytes", {"box": (32, 2, 1, 1)}),
+    ("boxes of 1 to 256", {"box": (64, 257, 1, 1)}),
+    ("boxes of 1 to 256", {"box": (64, 0, 1, 1)}),
+    ("sizes of 1 to 2.32", {"sizes": (64, 0, 1, 1)}),
+    ("strides below 2.40", {"strides": (128, 256, 2**40)}),
+    ("strides below 2.40", {"strides": (0, 256, 256)}),
+    ("multiples of 16 bytes", {"strides": (136, 256, 256)}),
+    ("multiples of 16 bytes", {"offset": 8}),
+]
+
+
+@pytest.mark.parametrize(("words", "changes"), REFUSED, ids=str)
+def test_a_tensor_map_that_the_driver_would_refuse_is_an_error(words, changes):
+    with pytest.raises(RuntimeError, match=f"a tensor map has {words}"):
+        Standin().tensor_maps((replace(BOX, **changes),), 0)
+
+
+WARP_GROUPS = """
+#include "prologue.cuh"
+#include "primitives.cuh"
+#include "hopper.cuh"
+extern "C" void together()
+{{
+    const int group = threadIdx.x / 128;
+    {statement}
+}}
+"""
+HAND_OVER = "if (group) increase_registers<224>(); else decrease_registers<56>();"
+SOME = "if (group) sync_some<1, 256>();"
+BROKEN_GROUPS = [
+    ("a multiple of 8", HAND_OVER, "56", "60"),
+    ("have 24 to 256 registers", HAND_OVER, "56", "16"),
+    ("do not go the other way", HAND_OVER, "224", "160"),
+    ("never came to setmaxnreg", HAND_OVER, "else", "else if (threadIdx.x)"),
+    ("ask for different registers", HAND_OVER, "group", "threadIdx.x"),
+    ("registers that the block does not have", HAND_OVER, "224", "232"),
+    ("have the numbers 1 to 15", SOME, "<1,", "<0,"),
+    ("have the numbers 1 to 15", SOME, "<1,", "<16,"),
+    ("waits for whole warps", SOME, "256", "250"),
+    ("always as many", SOME, ">();", ">(); else sync_some<1, 128>();"),
+]
+
+
+def run_groups(statement):
+    Standin().run("together", WARP_GROUPS.format(statement=statement), threads=384)
+
+
+@pytest.mark.parametrize("statement", [HAND_OVER, SOME])
+def test_warp_groups_hand_registers_over_and_meet_alone(statement):
+    run_groups(statement)
+
+
+@pytest.mark.parametrize(("words", "statement", "right", "wrong"), BROKEN_GROUPS)
+def test_a_warp_group_that_breaks_the_rules_is_an_error(words, statement, right, wrong):
+    with pytest.raises(RuntimeError, match=words):
+        run_groups(statement.replace(right, wrong, 1))

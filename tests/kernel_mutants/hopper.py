@@ -320,6 +320,16 @@ FAULTS = [
         seen="RuntimeError: a block ended before its boxes were stored",
     ),
     Fault(
+        "registers that the block does not have",
+        "hopper",
+        "hopper.cu",
+        "increase_registers<224>();",
+        "increase_registers<240>();",
+        HALVES,
+        build="asan",
+        seen="RuntimeError: warp groups wait for registers that the block does not have",
+    ),
+    Fault(
         "outputs stored before all are written",
         "hopper",
         "hopper.cu",

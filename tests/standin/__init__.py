@@ -172,7 +172,11 @@ class Standin:
         self._launch(entry, blocks, _cluster(text), threads, shared_bytes, args)
 
     def _launch(self, entry, blocks, cluster, threads, shared_bytes, args):
+        if shared_bytes > SHARED_BYTES:
+            raise RuntimeError(f"no block has {shared_bytes} bytes of shared memory")
         holders = [_argument(a) for a in args]
+        if sum(map(ctypes.sizeof, holders)) > PARAMETER_BYTES:
+            raise RuntimeError(f"a kernel's parameters have at most {PARAMETER_BYTES} bytes")
         pointers = (ctypes.c_void_p * len(args))(*map(ctypes.addressof, holders))
         fault = _runtime(self.build).standin_launch(
             entry, blocks, cluster, threads, shared_bytes, pointers, self.seed, self.late
@@ -277,6 +281,11 @@ def gradient_verbs(device, kernel=None, tile=None):
 
 _entries = {}
 
+SHARED_BYTES = 227 << 10
+"""What a block may have, on the GPUs that let it have most."""
+
+PARAMETER_BYTES = 4096
+
 
 def _twin():
     return {name: (HERE / name).read_text() for name in ("primitives.cuh", "hopper.cuh")}
@@ -292,17 +301,36 @@ def _cluster(text):
 
 
 MAP = np.dtype(
-    [("array", "u8"), ("size", "u8", 5), ("stride", "u8", 5), ("box", "u4", 5), ("rest", "V20")]
+    [
+        ("array", "u8"),
+        ("size", "u8", 5),
+        ("stride", "u8", 5),
+        ("box", "u4", 5),
+        ("rank", "u4"),
+        ("rest", "V16"),
+    ]
 )
 """``Map`` of ``hopper.h``."""
 
 
 def _map(tensor_map, address):
-    assert tensor_map.box[0] == 64
-    assert not any(n % 16 for n in (address, *tensor_map.strides))
-    missing = 5 - len(tensor_map.sizes)
-    sizes, box = (tuple(s) + (1,) * missing for s in (tensor_map.sizes, tensor_map.box))
-    return address, sizes, (0, *tensor_map.strides, *(0,) * missing), box, b""
+    """Return what stands in a map, if the driver would make it."""
+    sizes, strides, box = tensor_map.sizes, tensor_map.strides, tensor_map.box
+    rank = len(sizes)
+    right = {
+        "three to five axes": 3 <= rank <= 5 and len(box) == len(strides) + 1 == rank,
+        "rows of 128 bytes": box[0] == 64,
+        "boxes of 1 to 256": all(1 <= n <= 256 for n in box),
+        "sizes of 1 to 2^32": all(1 <= n <= 2**32 for n in sizes),
+        "strides below 2^40": all(0 < n < 2**40 for n in strides),
+        "multiples of 16 bytes": not any(n % 16 for n in (address, *strides)),
+    }
+    for name, kept in right.items():
+        if not kept:
+            raise RuntimeError(f"{tensor_map}: a tensor map has {name}")
+    missing = 5 - rank
+    sizes, box = (tuple(s) + (1,) * missing for s in (sizes, box))
+    return address, sizes, (0, *strides, *(0,) * missing), box, rank, b""
 
 
 def _argument(value):

@@ -26,6 +26,7 @@ extern "C" void standin_barrier();
 extern "C" void standin_warp_barrier();
 extern "C" void* standin_shared();
 extern "C" void standin_aligned(const void* address, std::size_t bytes);
+extern "C" void standin_in_shared(const void* address, std::size_t bytes);
 extern "C" void standin_copy_async(void* to, const void* from, int bytes, int present);
 extern "C" void standin_copy_async_commit();
 extern "C" void standin_copy_async_wait(unsigned int pending);
@@ -49,6 +50,7 @@ extern "C" void standin_tma_store(const void* map, const void* from, const int* 
 extern "C" void standin_tma_store_commit();
 extern "C" void standin_tma_store_wait();
 extern "C" void standin_sync_some(int number, unsigned int threads);
+extern "C" void standin_set_registers(unsigned int count, bool more);
 extern "C" void standin_wgmma_fence();
 extern "C" void standin_wgmma(float* sum, int columns, unsigned long long rows_at,
                               unsigned long long columns_at, bool bfloat16);

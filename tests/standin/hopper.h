@@ -21,7 +21,7 @@ constexpr unsigned int WARP_GROUP = 128;
 struct Map {
     char* array;
     std::uint64_t size[5], stride[5];
-    std::uint32_t box[5];
+    std::uint32_t box[5], rank;
 };
 static_assert(sizeof(Map) <= 128, "as large as a tensor map");
 
@@ -96,12 +96,14 @@ struct Multiplier {  // one thread's share in its warp group, and what it stores
 
 struct SomeThreads {
     Meeting meeting;
+    unsigned int threads = 0;
     bool fenced = true;  // have all shown the copy engine what they wrote, before they came?
     bool coming_fenced = true;
 };
 
 struct WarpGroup {
     unsigned int committed, come_to_wait;
+    unsigned int registers, come_for_registers;
     std::uint64_t made;  // batches
     std::vector<Fibre*> waiting;
     char commit, done;  // only their addresses count, for ThreadSanitizer
@@ -117,6 +119,12 @@ std::map<void*, Mbarrier> mbarriers;  // of all blocks
 std::vector<HopperBlock> hopper_blocks;
 long long last_reach;  // into another block: after how many barriers of the cluster? -1 if never
 
+// What the compiler may give each thread of so large a block: a multiple of 8.
+unsigned int registers_at_launch()
+{
+    return std::min(65536 / launch.threads, 255u) / 8 * 8;
+}
+
 void forget_hopper()
 {
     mbarriers.clear();
@@ -125,7 +133,10 @@ void forget_hopper()
     for (HopperBlock& block : hopper_blocks) {
         block.multipliers.resize(launch.threads);
         block.warp_groups.resize((launch.threads + WARP_GROUP - 1) / WARP_GROUP);
-        for (WarpGroup& group : block.warp_groups) group.waiting.reserve(WARP_GROUP);
+        for (WarpGroup& group : block.warp_groups) {
+            group.waiting.reserve(WARP_GROUP);
+            group.registers = registers_at_launch();
+        }
     }
 }
 
@@ -352,6 +363,8 @@ Box box_of(void* here, const void* map, const int* at, int rank)
     if (reinterpret_cast<std::uintptr_t>(here) % 1024) fail("a swizzled tile must begin at a multiple of 1024");
     Box box = {static_cast<char*>(here), {}, {}};
     memcpy(&box.map, map, sizeof box.map);
+    if (box.map.rank != static_cast<unsigned int>(rank))
+        fail("a box with another number of axes than its tensor map");
     for (int a = 0; a < rank; ++a) box.at[a] = at[a];
     return box;
 }
@@ -414,10 +427,19 @@ extern "C" void standin_tma_store_wait()
 // nothing.
 const char* left_behind()
 {
-    for (const HopperBlock& block : hopper_blocks)
+    for (const HopperBlock& block : hopper_blocks) {
         for (const Multiplier& one : block.multipliers)
             if (!one.committed_stores.empty() || !one.stores.empty())
                 return "a block ended before its boxes were stored";
+        unsigned int registers = 0;
+        for (const WarpGroup& group : block.warp_groups) {
+            if (group.come_for_registers % WARP_GROUP)
+                return "some threads of a warp group never came to setmaxnreg";
+            registers += group.registers;
+        }
+        if (registers > registers_at_launch() * block.warp_groups.size())
+            return "warp groups wait for registers that the block does not have";
+    }
     if (last_reach == launch.barrier.held)
         return "a block may have ended before another one reached into it";
     return nullptr;
@@ -425,7 +447,11 @@ const char* left_behind()
 
 extern "C" void standin_sync_some(int number, unsigned int threads)
 {
+    if (number < 1 || number > 15) fail("barriers of some warps have the numbers 1 to 15");
     SomeThreads& some = my_hopper_block().some_threads[number];
+    if (threads % 32 || (some.threads && some.threads != threads))
+        fail("a barrier of some warps waits for whole warps, always as many");
+    some.threads = threads;
     bool& fenced = me().stores_fenced;
     some.coming_fenced = some.coming_fenced && fenced;
     fenced = false;
@@ -435,6 +461,20 @@ extern "C" void standin_sync_some(int number, unsigned int threads)
     }
     some.meeting.here.reserve(threads);
     meet_in_order(some.meeting, threads);
+}
+
+// setmaxnreg.  What all groups have together is counted at the end.
+extern "C" void standin_set_registers(unsigned int count, bool more)
+{
+    if (count % 8 || count < 24 || count > 256)
+        fail("a thread may have 24 to 256 registers, a multiple of 8");
+    WarpGroup& group = my_warp_group();
+    if (!(group.come_for_registers++ % WARP_GROUP)) {
+        if (more ? count < group.registers : count > group.registers)
+            fail("setmaxnreg.inc and .dec do not go the other way");
+        group.registers = count;
+    }
+    if (group.registers != count) fail("the threads of a warp group ask for different registers");
 }
 
 extern "C" void standin_wgmma_fence() { me().fenced = true; }

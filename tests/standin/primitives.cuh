@@ -35,6 +35,7 @@ inline void load_matrices(unsigned int (&to)[COUNT], const void* row, bool trans
     unsigned int mine[4] = {};
     if (threadIdx.x % 32 < COUNT * 8) {
         standin_aligned(row, 16);
+        standin_in_shared(row, 16);
         memcpy(mine, row, sizeof mine);
     }
     standin_load_matrices(to, mine, COUNT, transposed);

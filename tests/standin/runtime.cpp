@@ -258,6 +258,13 @@ void fail(const char* fault)
 
 Block& my_block() { return launch.cluster[running->block]; }
 
+bool in_shared(const void* address, std::size_t bytes)
+{
+    const auto first = static_cast<const char*>(my_block().shared);
+    const auto begin = static_cast<const char*>(address);
+    return begin >= first && begin + bytes <= first + launch.shared_bytes;
+}
+
 // My warp, all of whose lanes must come to the same instruction; null stands for a barrier.
 Warp& my_warp(Together together)
 {
@@ -361,10 +368,18 @@ extern "C" void standin_aligned(const void* address, std::size_t bytes)
     if (reinterpret_cast<std::uintptr_t>(address) % bytes) fail("misaligned address");
 }
 
+extern "C" void standin_in_shared(const void* address, std::size_t bytes)
+{
+    if (!in_shared(address, bytes)) fail("an address that is not in the block's shared memory");
+}
+
 extern "C" void standin_copy_async(void* to, const void* from, int bytes, int present)
 {
     standin_aligned(to, bytes);
     standin_aligned(from, bytes);
+    standin_in_shared(to, bytes);
+    if (in_shared(from, 1)) fail("a copy that does not come from global memory");
+    if (present < 0 || present > bytes) fail("a copy of more bytes than it has, or of fewer than none");
     const Copy copy = {to, from, bytes, present, running->groups};
     if (launch.late) {
         memset(to, GARBAGE, bytes);
