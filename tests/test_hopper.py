@@ -680,6 +680,20 @@ def test_wide_offsets_do_not_spill(tile, out):
 
 
 @pytest.mark.nvrtc
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_its_products_take_the_weights_transposed_and_x_as_it_lies(dtype):
+    # The tests' own wgmma does not see the operands that say so.
+    from static import sass
+    from tconv.gpu import compile
+
+    specialisation = select(vae(dtype=dtype.name, out_channels=64), kernel="hopper").specialisation
+    cubin, _ = compile.compiled(source(specialisation), "sm_90a")
+    products = [str(one) for one in sass.disassemble(cubin) if one.name == "HGMMA"]
+    assert len(products) >= 4
+    assert all(".tnspB" in one and ".tnspA" not in one for one in products)
+
+
+@pytest.mark.nvrtc
 def test_it_gets_the_shared_memory_that_it_asks_for(monkeypatch, tmp_path):
     cupy = pytest.importorskip("cupy")
     from tconv.gpu import compile
