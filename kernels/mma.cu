@@ -135,32 +135,30 @@ struct Walk {
     Index j[AXES], c;  // my chunk's shift, and its first channel
     bool more;         // is there a chunk left for me?
 
+    // Before the first step, as if behind the last channel of a shift before the first one.
     __device__ __forceinline__ void first(int number, const Shifts& shifts)
     {
-        c = number * CHUNK;
+        c = all_channels(shifts) + (number - CHUNKS) * CHUNK;
 #pragma unroll
-        for (int a = 0; a < AXES; ++a) j[a] = 0;
-        more = shifts.seek(j);
-        settle(shifts);
+        for (int a = 0; a < AXES; ++a) j[a] = a < AXES - 1 ? 0 : -1;
+        more = true;
     }
 
-    // Goes to my chunk of the next step.  Is it at another shift?
+    // Goes to my chunk of the next step.  Is it at another shift?  That comes after the last channel.
     __device__ __forceinline__ bool next(const Shifts& shifts)
     {
         c += CHUNKS * CHUNK;
-        return settle(shifts);
-    }
-
-    // Beyond the last channel comes the next shift.
-    __device__ __forceinline__ bool settle(const Shifts& shifts)
-    {
-        const Index& C = shifts.p.C;
-        const bool moves = c >= C;
-        while (more && c >= C) {
-            c -= (C + CHUNK - 1) / CHUNK * CHUNK;
+        const bool moves = c >= shifts.p.C;
+        while (more && c >= shifts.p.C) {
+            c -= all_channels(shifts);
             more = advance(j, shifts.p) && shifts.seek(j);
         }
         return moves;
+    }
+
+    static __device__ __forceinline__ Index all_channels(const Shifts& shifts)
+    {
+        return (shifts.p.C + CHUNK - 1) / CHUNK * CHUNK;
     }
 };
 
@@ -193,12 +191,11 @@ struct Operand {
     }
 
     __device__ __forceinline__ void first(const Element* operand, Index channel_stride,
-                                          const Line* lines, const Shifts& shifts)
+                                          const Shifts& shifts)
     {
         from = operand;
         stride = VECTOR > 1 ? 1 : channel_stride;
         walk.first(number(), shifts);
-        locate(lines, shifts.p);
     }
 
     __device__ __forceinline__ void next(const Line* lines, const Shifts& shifts)
@@ -294,12 +291,11 @@ struct PackedWeight {
     }
 
     __device__ __forceinline__ void first(const Element* weight, Index channel_stride,
-                                          const Column* columns, const Shifts& shifts)
+                                          const Shifts& shifts)
     {
         from = weight;
         stride = channel_stride;
         walk.first(number(), shifts);
-        locate(columns, shifts.p);
     }
 
     __device__ __forceinline__ void next(const Column* columns, const Shifts& shifts)
@@ -555,16 +551,20 @@ struct Outputs {
         struct alignas(WIDTH * sizeof(Element)) Vector {
             Element element[WIDTH];
         } vector;
+        unsigned int astray = 0;
 #pragma unroll
         for (int e = 0; e < WIDTH; ++e) {
-            float sum = shared.sums.at(row, column + e);
-            if (!is_finite(sum)) {
-                const Column& c = shared.column[column + e];
-                sum = one_output(x, weight, p, r.n, group, c.m, r.q, c.r);
-            }
+            const float sum = shared.sums.at(row, column + e);
             finish(sum, added[e], vector.element[e]);
+            if (!is_finite(sum)) astray |= 1u << e;
         }
         *reinterpret_cast<Vector*>(out + at) = vector;
+        // Infinity or NaN may have met the zero of something absent: what does the definition say?
+        for (int e = 0; astray; ++e, astray >>= 1) {
+            if (!(astray & 1)) continue;
+            const Column& c = shared.column[column + e];
+            finish(one_output(x, weight, p, r.n, group, c.m, r.q, c.r), bias_of(c), out[at + e]);
+        }
     }
 
     // Lanes run along the channels.
@@ -631,10 +631,10 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
     const Index steps = (chunks + CHUNKS - 1) / CHUNKS;
     Operand<Row, ROWS, X_VECTOR> rows;
     Weight columns;
-    rows.first(x + group * p.C * p.x_c, p.x_c, shared.row, shifts);
-    columns.first(weight + group * p.weight_group, p.weight_c, shared.column, shifts);
+    rows.first(x + group * p.C * p.x_c, p.x_c, shifts);
+    columns.first(weight + group * p.weight_group, p.weight_c, shifts);
     const auto begin = [&](Index step) {
-        if (step < steps) {
+        if (0 <= step && step < steps) {
             rows.begin(shared.stage[step % STAGES].x, p.C);
             columns.begin(shared.stage[step % STAGES].weight, p.C);
         }
@@ -642,8 +642,10 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
     };
     const auto end = [&](Index step) {
         if (step >= steps) return;
-        rows.end(shared.stage[step % STAGES].x);
-        columns.end(shared.stage[step % STAGES].weight);
+        if (step >= 0) {
+            rows.end(shared.stage[step % STAGES].x);
+            columns.end(shared.stage[step % STAGES].weight);
+        }
         rows.next(shared.row, shifts);
         columns.next(shared.column, shifts);
     };
@@ -652,22 +654,20 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
     const int my_row = warp / COLUMN_WARPS * WARP_ROWS;
     const int my_column = warp % COLUMN_WARPS * WARP_COLUMNS;
     Fragment sum[ROW_FRAGMENTS][COLUMN_FRAGMENTS] = {};
+    // The first rounds only find their chunks, and load.
 #pragma unroll 1
-    for (Index step = 0; step < STAGES - 1; ++step) {
-        begin(step);
-        end(step);
-    }
-#pragma unroll 1
-    for (Index step = 0; step < steps; ++step) {
+    for (Index step = -STAGES; step < steps; ++step) {
         // One barrier says that this step is whole and that the stage of the last one is free.
         if constexpr (ASYNC) copy_async_wait<STAGES - 2>();
         __syncthreads();
         begin(step + STAGES - 1);
-        Stage& stage = shared.stage[step % STAGES];
-        if constexpr (MMA == Mma::TF32 || MMA == Mma::TF32X3)
-            multiply_promoted(stage, my_row, my_column, sum);
-        else
-            multiply(stage, my_row, my_column, sum);
+        if (step >= 0) {
+            Stage& stage = shared.stage[step % STAGES];
+            if constexpr (MMA == Mma::TF32 || MMA == Mma::TF32X3)
+                multiply_promoted(stage, my_row, my_column, sum);
+            else
+                multiply(stage, my_row, my_column, sum);
+        }
         end(step + STAGES - 1);
     }
 

@@ -96,13 +96,15 @@ def _fitting(call: Call) -> tuple[WarpTile, ...]:
 
     Three products of TF32 need twice the registers for what is multiplied, and load less often;
     wide offsets need some more.  Two operands of float32 that are both gathered element by element
-    do too, with a single product only where there are three axes.
+    do too, with a single product only where there are three axes, or two and the compiler's code
+    for compute capability 10.0 and later.
     """
     gathered = _x_vector(call) == _weight_vector(call) == 1
     if call.precision == "tf32x3":
         widest = 64 >> (gathered + (call.index_bits == 64))
     else:
-        many = gathered and call.dtype == "float32" and call.geometry.ndim == 3
+        most_axes = 2 if call.capability < 100 else 1
+        many = gathered and call.dtype == "float32" and call.geometry.ndim > most_axes
         widest = 128 >> many
     limit = _shared_limit(call)
     return tuple(
