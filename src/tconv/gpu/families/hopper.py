@@ -158,8 +158,6 @@ def _weight_view(call: Call) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
     g, (c, m, *steps) = call.geometry, call.strides.weight
     sizes = (call.out_channels, call.channels, g.groups, prod(g.kernel_size))
     tap = _one_stride(g.kernel_size, tuple(steps))
-    if g.in_channels == 1:
-        c = _in_vectors(call.out_channels)
     strides = None if tap is None else (m, c, c * call.channels, tap)
     return sizes, strides and _engine_strides(sizes, strides)
 
