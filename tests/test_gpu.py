@@ -491,6 +491,7 @@ def test_gradients_of_numpy_arrays_go_to_the_gpu_and_come_back(with_gpu, rng):
     assert with_gpu
 
 
+@pytest.mark.nvrtc
 @pytest.mark.parametrize("stream", [0, 4096])
 def test_cupy_computes_on_the_stream_of_another_library(stream, monkeypatch):
     cupy = pytest.importorskip("cupy")
