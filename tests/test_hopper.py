@@ -413,6 +413,15 @@ def test_a_plan_shows_why_it_was_not_chosen(monkeypatch):
     monkeypatch.setenv(hopper.SWITCH, "1")
     text = str(gpu.plan((1, 64, 8, 8), (64, 64, 2, 2), "float16", stride=2, capability=90))
     assert "            not hopper: copying x and the weight in another order first would" in text
+    assert "asynchronous copies" in text
+
+
+def test_a_plan_shows_what_is_copied(monkeypatch):
+    monkeypatch.setenv(hopper.SWITCH, "1")
+    shapes = (8, 512, 64, 64), (512, 256, 4, 4)
+    text = str(gpu.plan(*shapes, "float16", stride=2, padding=1, capability=90))
+    assert "share their weights; x and the weight are copied in another order first" in text
+    assert "copies of whole boxes" in text
 
 
 REFUSED = [

@@ -78,7 +78,10 @@ class Plan:
                 f"{c.tile.depth} channels a step",
                 f"columns     {c.phase_columns} for each phase",
             ]
-        copies = "asynchronous copies" if dict(s.constants).get("ASYNC") else "plain loads"
+        if c.boxes is not None:
+            copies = "copies of whole boxes"
+        else:
+            copies = "asynchronous copies" if dict(s.constants).get("ASYNC") else "plain loads"
         lines += [
             f"grid        {c.blocks} blocks of {s.threads} threads",
             f"memory      {s.shared_bytes} bytes of shared memory a block, {copies}, "
