@@ -182,10 +182,12 @@ WITNESSED = {
         "standin_load_matrices(to, mine, COUNT, transposed);": "witness(row, 16);",
         "standin_copy_async(to, from, BYTES, present);": "witness(to, BYTES);",
     },
-    "mma.cu": {
+    "mma.cuh": {
         "float& at(int row, int column)\n    {":
             "witness(OUT_CHANNELS_LAST ? &sum[row][column] : &sum[column][row], "
             "OUT_CHANNELS_LAST ? 8 : 4);",
+    },
+    "mma.cu": {
         "Chunk* const four = tile.at(2 * pair + i, lane % 4, (column + lane / 4) / CHUNK);":
             "witness(&four->word[lane / 4 % CHUNK], 4);",
     },
@@ -197,6 +199,7 @@ def mma_texts():
     """Return the sources of a kernel whose accesses of shared memory are written down."""
     texts = {
         "primitives.cuh": (standin.HERE / "primitives.cuh").read_text(),
+        "mma.cuh": read("mma.cuh"),
         "mma.cu": read("mma.cu").partition('extern "C"')[0],
     }
     for name, calls in WITNESSED.items():
