@@ -79,7 +79,8 @@ class Transposition:
     """A copy of an argument, made first, that a kernel reads in its place.
 
     The argument's elements b, i, j have these ``sizes`` and ``strides``; the copy has its i side by
-    side, and ``copied`` are its strides of b and j.  ``argument`` counts x, weight.
+    side, ``copied`` are its strides of b and j, and it has so many ``elements``, those that fill it
+    up among them.  ``argument`` counts x, weight.
     """
 
     argument: int
@@ -87,6 +88,7 @@ class Transposition:
     sizes: tuple[int, int, int]
     strides: tuple[int, int, int]
     copied: tuple[int, int]
+    elements: int
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -102,8 +104,7 @@ class Transposition:
     @property
     def nbytes(self) -> int:
         """Bytes of the copy."""
-        (b, _, j), (b_step, j_step) = self.sizes, self.copied
-        return TYPES[self.specialisation.dtype].element_bytes * max(b * b_step, j * j_step)
+        return TYPES[self.specialisation.dtype].element_bytes * self.elements
 
 
 @dataclass(frozen=True, slots=True)

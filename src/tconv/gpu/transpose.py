@@ -19,8 +19,8 @@ def transposition(
     """Return how an argument's elements (b, i, j) are copied so that its i are side by side."""
     size = TYPES[call.dtype].element_bytes
     ends = ((n - 1) * abs(step) for n, step in zip(sizes, strides, strict=True))
-    of_copy = max(sizes[0] * copied[0], sizes[2] * copied[1])
-    far = max(sum(ends), of_copy) + SIDE * max(*map(abs, strides), *copied)
+    elements = max(sizes[0] * copied[0], sizes[2] * copied[1])
+    far = max(sum(ends), elements) + SIDE * max(*map(abs, strides), *copied)
     specialisation = Specialisation(
         kernel="transpose",
         dtype=call.dtype,
@@ -29,4 +29,4 @@ def transposition(
         constants=(("AXES", 1), ("ACTIVATION", "none"), ("ROWS", SIDE)),
         shared_bytes=SIDE * (SIDE + 4 // size) * size,
     )
-    return Transposition(argument, specialisation, sizes, strides, copied)
+    return Transposition(argument, specialisation, sizes, strides, copied, elements)
