@@ -9,7 +9,7 @@ import pytest
 import pretended
 import standin
 import tconv
-from cuda_device import Cuda
+from cuda_device import Cuda, leave_if_broken
 from standin import Standin
 from tconv import gpu
 
@@ -60,6 +60,12 @@ def device(request):
         return Cuda()
     request.getfixturevalue("compiled")
     return Standin()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+    if item.get_closest_marker("gpu"):
+        leave_if_broken()
 
 
 @pytest.fixture

@@ -98,6 +98,25 @@ def test_a_wrong_answer_on_the_gpu_is_not_timed_and_fails_the_run(quick):
     assert not results.all_right
 
 
+@pytest.mark.parametrize("where", ["making", "poison"])
+def test_who_fails_before_a_row_is_timed_refuses_it_and_the_others_are_timed(quick, where):
+    def fails(*_):
+        raise MemoryError("out of memory\nsomewhere")
+
+    def factory(layer, arrays, threads):
+        if where == "making":
+            fails()
+        contender = peers.ours(layer, arrays, threads)
+        return replace(contender, answer_in_poison=fails)
+
+    machine = Machine()
+    whole = machine.contenders(SMALL, "float32", gradients=False)
+    machine.contenders = lambda *_, **__: {**whole, "PyTorch NCHW": factory}
+    [row] = measured_on(machine, quick).rows
+    assert row.refusals == {"PyTorch NCHW": "out of memory"}
+    assert set(row.seconds) == set(whole) - {"PyTorch NCHW"}
+
+
 def test_each_variant_is_a_row_and_gradients_come_last(quick):
     machine = Machine()
     plan = replace(quick, with_gradients=True)
@@ -195,6 +214,29 @@ def test_tconv_on_a_gpu_is_asked_the_same_question_in_both_memory_orders(cuda, v
             answers.append(contender.answer_in_poison())
             assert (answers[0][0].strides[1] == dtype.itemsize) == name.endswith("last")
         assert check(SMALL, arrays, {name: answers}, tf32=variant == "tf32") == {}
+
+
+def test_a_run_ends_where_a_kernel_has_gone_wrong_and_blames_no_other_row(cuda, monkeypatch, quick):
+    def broken():
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(cuda._cupy.cuda.Device(), "synchronize", broken)
+    results = gpu.GpuResults({}, {})
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        measured_on(cuda, quick, results=results)
+    assert results.rows == []
+
+
+def test_the_time_of_a_run_includes_what_comes_before_the_first_row(monkeypatch):
+    now = [0.0]
+    plans = []
+    monkeypatch.setattr(on_gpu.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(on_gpu.tconv_gpu, "why_not", lambda: None)
+    monkeypatch.setattr(cuda_device, "Cuda", Machine)
+    monkeypatch.setattr(on_gpu, "_prepare", lambda *_: now.__setitem__(0, 70.0))
+    monkeypatch.setattr(gpu, "run", lambda *arguments: plans.append(arguments[2]))
+    assert main(["bench", "unet-top", "--gpu", "--seconds", "540"]) == 0
+    assert plans[0].seconds == 540 - 70
 
 
 @pytest.mark.torch

@@ -3,6 +3,7 @@
 No machine without a GPU runs those tests, so what they share is tried here.
 """
 
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 import cases
 import oracle
 import standin
-from cuda_device import Cuda
+from cuda_device import OWN_MEMORY, Cuda, leave_if_broken
 from pretended import OnDevice
 from standin import Standin
 from test_gradients import answers, integers
@@ -53,6 +54,14 @@ class Pretended(Standin):
         return super().empty(shape, dtype).view(Array)
 
 
+class Broken(Exception):
+    """What CuPy raises, every time after a kernel went wrong."""
+
+
+def broken():
+    raise Broken("an illegal memory access was encountered")
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     standin.skip_without_compiler()
@@ -60,6 +69,12 @@ def cuda(monkeypatch):
     cupy.ndarray, cupy.may_share_memory = Array, np.may_share_memory
     cupy.empty = lambda size, dtype: Bytes(np.empty(size, dtype))
     cupy.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
+    cupy.allocators = []
+    cupy.cuda = SimpleNamespace(
+        Device=lambda: SimpleNamespace(synchronize=broken),
+        runtime=SimpleNamespace(CUDARuntimeError=Broken),
+        set_allocator=cupy.allocators.append,
+    )
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr("tconv.gpu.compile.device", lambda _: Pretended())
     return Cuda()
@@ -89,3 +104,27 @@ def test_convolutions_and_gradients_take_numpy_arrays(cuda, rng):
     out = np.empty_like(x)
     cuda.conv()(y, weight, out=out, **CASE.call)
     oracle.assert_exact(out, exact[0], x.dtype)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_where_a_kernel_went_wrong_other_tests_run_in_another_process(monkeypatch):
+    left = []
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    with pytest.raises(pytest.exit.Exception, match="any more: an illegal memory access"):
+        leave_if_broken()
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
+    monkeypatch.setattr(os, "_exit", lambda status: left.append(status) or sys.exit())
+    with pytest.raises(SystemExit):
+        leave_if_broken()
+    assert left == [1]
+    works = SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "Device", lambda: works)
+    leave_if_broken()
+
+
+@pytest.mark.usefixtures("cuda")
+def test_arrays_share_no_memory_of_a_pool_where_that_is_asked_for(monkeypatch):
+    assert sys.modules["cupy"].allocators == []
+    monkeypatch.setenv(OWN_MEMORY, "1")
+    Cuda()
+    assert sys.modules["cupy"].allocators == [None]

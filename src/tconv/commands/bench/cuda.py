@@ -92,7 +92,11 @@ class Cuda:
         return min(self.seconds(run, 3) for _ in range(5))
 
     def contenders(self, layer: Layer, variant: str, *, gradients: bool) -> dict[str, Factory]:
-        """Return tconv and every mode of PyTorch, in both memory orders."""
+        """Return tconv and every mode of PyTorch, in both memory orders.
+
+        Raises an error where a kernel has gone wrong before: nothing runs in this process any more.
+        """
+        self._cupy.cuda.Device().synchronize()
         found: dict[str, Factory] = {}
         for order in ("NCHW", "channels last") if layer.ndim > 1 else ("NCHW",):
             last = order == "channels last"

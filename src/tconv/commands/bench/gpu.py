@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from multiprocessing import get_context
 from statistics import geometric_mean
 from typing import Any, Protocol
 
@@ -174,7 +175,8 @@ def prepare(layers: Sequence[Layer], variants: Sequence[str], capability: int, j
 
     chosen = specialisations(layers, variants, capability)
     build = partial(compile.cubin, architecture=compile.architecture(capability))
-    with ThreadPoolExecutor(jobs) as pool:
+    # In one process NVRTC compiles one program at a time.
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         return len(set(pool.map(build, map(source, chosen))))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import samples, truth
-from .peers import Arrays, Factory, Refusal
+from .peers import Arrays, Factory, first_line
 from .results import Row
 from .suite import Layer, arrays, gradient_arrays
 from .timing import Clock, alternate, wall_clock
@@ -54,13 +54,13 @@ def measure(
     for name, make in contenders.items():
         try:
             contender = make(layer, given, plan.threads)
-            answers[name] = [contender.answer()]
-        except Refusal as refusal:
-            row.refusals[name] = str(refusal)
+            found = [contender.answer()]
+            if contender.answer_in_poison is not None:
+                found.append(contender.answer_in_poison())
+        except Exception as error:  # libraries raise what they like
+            row.refusals[name] = first_line(error)
             continue
-        ready[name] = contender
-        if contender.answer_in_poison is not None:
-            answers[name].append(contender.answer_in_poison())
+        ready[name], answers[name] = contender, found
     row.mistakes = task.mistakes(layer, given, answers)
     del answers
     runs = {name: c.run for name, c in ready.items() if name not in row.mistakes}

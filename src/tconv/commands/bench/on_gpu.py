@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from . import gpu, suite
 from .measure import Plan
 
 GROUPS = (*suite.CPU_GROUPS, "kernelbench")
+MOST_JOBS = 32
+"""Processes that compile kernels; each has an interpreter and CuPy in memory."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print, write and draw; 1 if tconv failed or was wrong on a layer."""
+    begin = time.perf_counter()
     layers = suite.select(suite.load(cpu=False), options.rows, options.group, GROUPS)
     variants = _variants(options.dtype)
     if options.prepare:
@@ -46,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         np.dtype(np.float32),
         threads=1,
         rounds=options.rounds,
-        seconds=options.seconds,
+        seconds=options.seconds - (time.perf_counter() - begin),
         with_gradients=options.gradients,
     )
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -70,7 +74,7 @@ def _variants(given: list[str] | None) -> list[str]:
 
 def _prepare(layers: list[suite.Layer], variants: list[str], capability: int) -> int:
     try:
-        count = gpu.prepare(layers, variants, capability, os.cpu_count() or 1)
+        count = gpu.prepare(layers, variants, capability, min(os.cpu_count() or 1, MOST_JOBS))
     except ImportError:
         raise CommandError("compiling kernels needs CuPy; pip install 'tconv[cuda13x]'") from None
     except RuntimeError as error:

@@ -45,7 +45,7 @@ class Contender:
             results = result if isinstance(result, tuple) else (result,)
             return tuple(map(self.as_numpy, results))
         except Exception as error:  # libraries raise what they like
-            raise Refusal(_first_line(error)) from error
+            raise Refusal(first_line(error)) from error
 
 
 Factory = Callable[[Layer, Arrays, int], Contender]
@@ -157,7 +157,7 @@ def onnx_runtime(layer: Layer, arrays: Arrays, threads: int) -> Contender:
         )
         feed = {"x": onnxruntime.OrtValue.ortvalue_from_numpy(x)}
     except Exception as error:
-        raise Refusal(_first_line(error)) from error
+        raise Refusal(first_line(error)) from error
     return Contender(
         lambda: session.run_with_ort_values(["y"], feed)[0], lambda result: result.numpy()
     )
@@ -210,6 +210,7 @@ def peer_version(peer: str) -> str:
     return version(_PACKAGES[peer][0])
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
