@@ -45,6 +45,31 @@ def tensors(x, weight, call, dtype, seed=0):
     ]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64", "complex64"])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("side", [False, True], ids=["main stream", "another stream"])
+def test_cuda_tensors_give_the_answers_and_gradients_of_cpu_tensors(dtype, order, side):
+    shapes = (2, 16, 5, 6), (16, 24, 4, 4), (24,), (2, 24, 10, 12)
+    generator = torch.Generator().manual_seed(0)
+    whole = [torch.randint(-2, 3, n, generator=generator).to(getattr(torch, dtype)) for n in shapes]
+
+    def computed(device):
+        x, weight, bias, grad = (tensor.to(device) for tensor in whole)
+        leaves = [x.to(memory_format=order), weight, bias]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        y = ours(*leaves, stride=2, padding=1)
+        y.backward(grad)
+        assert y.device == x.device
+        return [tensor.detach().cpu() for tensor in (y, *(leaf.grad for leaf in leaves))]
+
+    with torch.cuda.stream(torch.cuda.Stream() if side else None):
+        there = computed("cuda")
+    for here, back in zip(computed("cpu"), there, strict=True):
+        assert torch.equal(here, back)
+
+
 def test_importing_tconv_does_not_import_torch():
     code = "import sys, tconv; print('torch' in sys.modules)"
     path = str(Path(tconv.__file__).parents[1])
