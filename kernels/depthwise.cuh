@@ -1,4 +1,4 @@
-// For the two depthwise kernels: the window at compile time, rows of outputs and of inputs, and
+// For kernels that know the window: its taps at compile time, rows of outputs and of inputs, and
 // elements that are moved together.
 #pragma once
 
@@ -103,4 +103,16 @@ __device__ __forceinline__ Element element(const XWords& words, int e)
     else
         memcpy(&one, &words.of[e * sizeof one / 4], sizeof one);
     return one;
+}
+
+__device__ __forceinline__ void put(XWords& words, int e, Element one)
+{
+    if constexpr (sizeof one == 2) {
+        unsigned short half;
+        memcpy(&half, &one, sizeof half);
+        unsigned int& word = words.of[e / 2];
+        word = word & 0xffffu << (1 - e % 2) * 16 | static_cast<unsigned int>(half) << e % 2 * 16;
+    } else {
+        memcpy(&words.of[e * sizeof one / 4], &one, sizeof one);
+    }
 }

@@ -50,7 +50,7 @@ struct Params {
     Index rows;              // of the matrix product: N * prod(q_size)
     Division phase_columns;  // of the matrix product: M, or more so that no block mixes phases
     Division row_blocks, column_blocks;
-    Division row_runs;       // of the depthwise kernels: runs in a row of the result
+    Division row_runs;       // of kernels of runs: how many in a row of the result
     Index group_runs;        // and in one channel, of all items
     Index x_n, x_c, weight_group, weight_c, weight_m, bias_m, out_n, out_m;  // strides
     Axis axis[AXES];

@@ -40,7 +40,7 @@ constexpr int STAGES = 8;    // of a ring in shared memory
 constexpr int OUT_MAPS = 0;  // tensor maps of the result, one for each phase
 constexpr int CLUSTER = 1;   // blocks that share what they fetch
 
-// This is for the depthwise kernels alone.  X is the last axis, Y the one before, Z the one before
+// This is for kernels that know the window.  X is the last axis, Y the one before, Z the one before
 // that; an axis that is not there has a window of 1.
 constexpr int KERNEL_X = 4;
 constexpr int STRIDE_X = 2;

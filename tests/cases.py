@@ -262,6 +262,34 @@ SINGLE_CHANNELS = [
 """For the kernel of single channels that are nearest in memory."""
 
 
+FEW_OUTPUTS = [
+    Case("RGB head", "whole vectors in and out, several blocks",
+         (2, 9, 17, 16), (9, 3, 4, 4), {"stride": 2, "padding": 1}),
+    Case("super-resolution", "81 taps, rows of all phases and of no whole vectors",
+         (1, 5, 7, 11), (5, 1, 9, 9), {"stride": 3, "padding": 4, "output_padding": 2}),
+    Case("groups of 5 and 7", "no power of two anywhere",
+         (2, 10, 5, 19), (10, 7, 3, 4), {"stride": (2, 3), "padding": 1, "groups": 2}),
+    Case("prime output channels", "every channel by itself",
+         (1, 4, 6, 9), (4, 19, 3, 5), {"stride": (1, 2)}),
+    Case("vocoder", "many channels, long taps, an end within a vector",
+         (2, 23, 66), (23, 4, 16), {"stride": 8, "padding": 4}),
+    Case("one output", "a row of one column, groups",
+         (2, 6, 5, 1), (6, 2, 3, 1), {"stride": (2, 1), "groups": 2}),
+    Case("phases without a tap", "these outputs are the bias",
+         (1, 3, 4, 5), (3, 2, 2, 3), {"stride": (5, 7)}),
+    Case("dilation and stride have a factor in common", "taps reach every other phase",
+         (1, 3, 5, 9), (3, 2, 3, 3), {"stride": 4, "dilation": 6}),
+    Case("a window beyond the full result", "negative pairs",
+         (1, 3, 6, 8), (3, 2, 4, 4), {"stride": 2, "padding": ((-3, 2), (-5, -9))}),
+    Case("volume of few outputs", "three axes, as wide as they come",
+         (1, 5, 3, 4, 13), (5, 8, 3, 5, 7), {"padding": (1, 2, 3)}),
+    Case("volume with strides", "other strides and dilations in each axis",
+         (2, 4, 4, 5, 6), (4, 3, 2, 3, 4),
+         {"stride": (3, 1, 2), "dilation": (1, 3, 2), "padding": (1, 2, 3)}),
+]  # fmt: skip
+"""For the kernel of few output channels, which compiles every window by itself."""
+
+
 def has_single_channels(case):
     """Tell whether each channel is its own group."""
     channels = case.weight[0] // case.call.get("groups", 1), case.weight[1]

@@ -189,8 +189,55 @@ def test_every_run_of_the_depthwise_kernel_has_a_thread():
 
 
 def test_dense_layers_take_the_gemm():
-    for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "istft-trt", "dcgan-rgb"):
-        assert plan(name).choice.specialisation.kernel == "gemm"
+    for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "istft-trt", "linknet-up"):
+        choice = plan(name).choice
+        assert choice.specialisation.kernel == "gemm"
+        (refusal,) = [text for text in choice.refusals if text.startswith("not direct: ")]
+        assert refusal.endswith(" of a matrix product") or "does not fit" in refusal
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_of_few_output_channels_are_summed_directly_on_fma_units(dtype):
+    for name in ("dcgan-rgb", "fsrcnn-x3", "text-sr", "fcn8s-dense", "kernelbench-70"):
+        choice = plan(name, dtype).choice
+        assert choice.specialisation.kernel == "direct"
+        assert re.fullmatch(
+            r"few output channels: it costs \d\d% of a matrix product", choice.reason
+        )
+        assert plan(name, dtype, channels_last=True).choice.specialisation.kernel == "gemm"
+        assert choose(plan(name).geometry, dtype, operation="conv").specialisation.kernel in GENERAL
+    for precision, kernel in ((None, "direct"), ("tf32", "mma"), ("tf32x3", "mma")):
+        assert plan("dcgan-rgb", precision=precision).choice.specialisation.kernel == kernel
+    assert plan("dcgan-rgb", "float16").choice.specialisation.kernel == "mma"
+
+
+def test_every_run_of_the_direct_kernel_has_a_thread():
+    for name in ("dcgan-rgb", "fsrcnn-x3", "text-sr", "fcn8s-dense", "kernelbench-70"):
+        choice, g = plan(name).choice, plan(name).geometry
+        s = choice.specialisation
+        assert s.threads * choice.row_blocks >= choice.group_runs
+        assert choice.blocks == g.groups * choice.column_blocks * choice.row_blocks
+        run = s["RUN_Q"] * s["STRIDE_X"] * s["PHASES_Y"] * s["OUT_CHANNELS"]
+        assert choice.group_runs * choice.column_blocks * g.groups * run >= prod(g.out_shape)
+
+
+def test_image_sizes_of_few_output_channels_share_one_specialisation():
+    sizes = [(7, 9), (31, 1001), (3, 2), (256, 256), (31, 1000), (4, 8)]
+    plans = [gpu.plan((2, 64, *s), (64, 3, 4, 4), stride=2, padding=1) for s in sizes]
+    (specialisation,) = {plan.choice.specialisation for plan in plans}
+    assert specialisation.kernel == "direct"
+
+
+def test_the_last_block_of_the_depthwise_kernel_may_count_beyond_2_to_the_31_outputs():
+    lying = Strides(x=(0, 0, 1), weight=(0, 0, 1), bias=0, out=(0, 0, 1))
+    just_below, beyond = (
+        select(Call(g, "float32", lying)).specialisation
+        for n in (2**30 - 250, 2**31)
+        for g in [gpu.plan((1, 1, n), (1, 1, 4), stride=2, padding=1).geometry]
+    )
+    assert just_below.kernel == "depthwise"
+    assert just_below == beyond
+    assert just_below.index_bits == 64
 
 
 def test_blocks_share_long_sums_where_one_item_has_few_tiles():
@@ -230,7 +277,7 @@ def test_a_smaller_image_whose_sums_are_shared_compiles_nothing():
 
 
 def test_few_output_channels_take_a_narrow_tile_that_mixes_phases():
-    choice = plan("dcgan-rgb").choice
+    choice = plan("dcgan-rgb", channels_last=True).choice
     assert choice.tile.columns == 16
     assert choice.phase_columns == 3
 

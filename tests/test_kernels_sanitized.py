@@ -76,18 +76,18 @@ def test_the_sanitizers_find_nothing_on_tensor_cores_in_many_geometries(build, l
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# The depthwise kernels copy nothing asynchronously.
+# These kernels copy nothing asynchronously.
 @pytest.mark.parametrize("build", ["asan", "tsan"])
-@pytest.mark.parametrize("kernel", ["depthwise", "depthwise_channels_last"])
-def test_the_sanitizers_find_nothing_in_small_groups(kernel, build):
+@pytest.mark.parametrize("kernel", ["depthwise", "depthwise_channels_last", "direct"])
+def test_the_sanitizers_find_nothing_where_windows_are_compiled_in(kernel, build):
     done = check(kernel, "0", "--axes", "2", "--dtypes", "f4", "f2", build=build)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("build", ["asan", "tsan"])
-@pytest.mark.parametrize("kernel", ["depthwise", "depthwise_channels_last"])
-def test_the_sanitizers_find_nothing_in_small_groups_of_many_geometries(kernel, build):
+@pytest.mark.parametrize("kernel", ["depthwise", "depthwise_channels_last", "direct"])
+def test_the_sanitizers_find_nothing_where_many_windows_are_compiled_in(kernel, build):
     dtypes = ["f4", "f2", "c8"]
     done = check(kernel, "60", "--dtypes", *dtypes, build=build)
     assert done.returncode == 0, done.stdout + done.stderr

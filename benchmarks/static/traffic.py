@@ -8,8 +8,8 @@ The compulsory ones are all of x, the weight and the result, once.
   shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent
   elements count too.  A cluster fetches a tile of columns once for all of its blocks.  A second
   pass reads what the first has written.  Copies that are made first are read and written.
-- depthwise: a run fetches whole vectors of the inputs that its window spans, for each row that has
-  taps, and a block the weights of its channels.
+- depthwise, direct: a run fetches whole vectors of the inputs that its window spans, for each row
+  that has taps, and a block the weights of its channels.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
 """
 
@@ -48,7 +48,7 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
         copied = size * sum(prod(one.sizes) for one in choice.transpositions)
         between = choice.workspace_bytes + copied
         return Traffic(elements * size + between, stored + between, products)
-    if choice.specialisation.kernel == "depthwise":
+    if choice.specialisation.kernel in ("depthwise", "direct"):
         return Traffic(_runs(call, choice) * size, stored, g.products)
     if choice.specialisation.kernel == "depthwise_channels_last":
         return Traffic(_walks(call, choice) * size, stored, g.products)
@@ -88,14 +88,14 @@ def _visits(call: Call, choice: Choice, tile: Tile | WarpTile) -> int:
 
 
 def _runs(call: Call, choice: Choice) -> int:
-    """Return the elements that all runs of the depthwise kernel fetch."""
+    """Return the elements that all runs of neighbouring outputs fetch."""
     s = dict(choice.specialisation.constants)
     inputs = (s["FIRST_PHASE"] + s["RUN_Q"] * s["STRIDE_X"] - 1) // s["STRIDE_X"] + 1
     vectors = (s["X_LEAD"] + inputs + _last_shift(s) - 1) // s["X_VECTOR"] + 1
     g = call.geometry
     runs = choice.group_runs * g.groups * (call.out_channels // s["OUT_CHANNELS"])
-    weights = prod(g.kernel_size) * s["CHANNELS"] * s["OUT_CHANNELS"]
-    elements = runs * _rows(call, s) * s["CHANNELS"] * vectors * s["X_VECTOR"]
+    weights = prod(g.kernel_size) * call.channels * s["OUT_CHANNELS"]
+    elements = runs * _rows(call, s) * call.channels * vectors * s["X_VECTOR"]
     return int(elements) + choice.blocks * weights
 
 

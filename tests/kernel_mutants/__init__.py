@@ -5,12 +5,12 @@ build of the stand-in, with which arrival of asynchronous copies, has to notice.
 kernels has a module of both; mistakes in headers that all kernels share are with gather.
 """
 
-from . import depthwise, gather, gemm, gradients, hopper, mma, transpose
+from . import depthwise, direct, gather, gemm, gradients, hopper, mma, transpose
 from .mutant import WRONG
 
 __all__ = ["FAULTS", "GRADIENT_FAULTS", "GRADIENT_MUTANTS", "MUTANTS", "WRONG"]
 
-FAMILIES = (gather, gemm, depthwise, mma, hopper, transpose)
+FAMILIES = (gather, gemm, depthwise, direct, mma, hopper, transpose)
 
 MUTANTS = [mutant for family in FAMILIES for mutant in family.MUTANTS]
 FAULTS = [fault for family in FAMILIES for fault in family.FAULTS]

@@ -17,7 +17,7 @@ import cases
 import layouts
 import oracle
 from tconv.gpu.choice import Tile, WarpTile
-from tconv.gpu.families import gemm, hopper
+from tconv.gpu.families import direct, gemm, hopper
 from tconv.gpu.source import read
 
 from . import Recorder, Standin
@@ -29,6 +29,7 @@ TILES = {
     "hopper": hopper.TILES[2],
     "depthwise": None,
     "depthwise_channels_last": None,
+    "direct": None,
     "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
 }
 CLUSTERED = hopper.TILES[1]
@@ -51,6 +52,7 @@ def parsed(arguments, kernels):
 def main(arguments):
     given = parsed(arguments, TILES)
     gemm.LONG_SUM = 8  # so that blocks share even the sums of small layers
+    direct.WEIGHT_BYTES = 1024  # so that even those have several blocks of channels
     texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
 
     capability = CAPABILITY.get(given.kernel, 80)
@@ -102,6 +104,8 @@ def some_calls(given):
     if given.kernel == "depthwise_channels_last":
         random = cases.random_cases(3 * given.count, seed=11)
         chosen = [*cases.SINGLE_CHANNELS, *filter(cases.has_single_channels, random)]
+    if given.kernel == "direct":
+        chosen = cases.FEW_OUTPUTS
     if given.kernel == "gemm":
         chosen = [*cases.LONG_SUMS, *chosen]
     if given.kernel == "mma":

@@ -125,9 +125,9 @@ class WarpTile:
 class Choice:
     """A kernel, how it is launched on one geometry, and why it was chosen.
 
-    Matrix products have a tile, and columns that are filled up to whole blocks or not.  The
-    depthwise kernels count their runs of neighbouring outputs, in one row and in one channel (where
-    channels are nearest: in one row, and in one vector of channels).
+    Matrix products have a tile, and columns that are filled up to whole blocks or not.  Kernels of
+    runs count these: neighbouring outputs, in one row and in one channel (where channels are
+    nearest: in one row, and in one vector of channels).
 
     Kernels take pointers to x, weight, bias and out, and the parameters.  A constant ``X_VECTOR``,
     ``WEIGHT_VECTOR`` or ``OUT_VECTOR`` of a specialisation is how many elements the kernel moves at

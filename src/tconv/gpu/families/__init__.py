@@ -13,6 +13,7 @@ from ..choice import Choice
 from . import (
     depthwise,
     depthwise_channels_last,
+    direct,
     gather,
     gemm,
     hopper,
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Choose] = {
     "depthwise": depthwise.choose,
     "depthwise_channels_last": depthwise_channels_last.choose,
     "mma": mma.choose,
+    "direct": direct.choose,
     "gemm": gemm.choose,
     "gather": gather.choose,
 }

@@ -8,7 +8,8 @@ from math import prod
 
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
-from .depthwise import MOST_PRODUCTS, can_be_written_out, window
+from .depthwise import MOST_PRODUCTS
+from .runs import can_be_written_out, window
 
 THREADS = 128
 BLOCKS = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import lru_cache, reduce
 from math import gcd, prod
 from typing import Any
 
@@ -98,21 +98,32 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
 # --- the tile: no search, a count of what each would do -----------------------------------------
 
 
+def cost(call: Call) -> float:
+    """Return about how many instructions the best tile issues for each row of the product."""
+    return _least(call, TILES[call.type.accumulator_bytes])[0]
+
+
 def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
     """Return the tile that costs least, how many columns a phase gets, and the share of use.
 
     A phase either has M columns, and blocks mix phases; or it fills its last block up.  A block
     skips the shifts at which none of its phases has a tap.
     """
+    _, tile, phase_columns, visits = _least(call, tiles)
+    products = visits * tile.columns * _round_up(call.channels, tile.depth)
+    useful = prod(call.geometry.kernel_size) * call.out_channels * call.channels
+    return tile, phase_columns, useful / max(products, 1)
+
+
+@lru_cache(maxsize=16)  # other families ask too
+def _least(call: Call, tiles: tuple[Tile, ...]) -> tuple[float, Tile, int, int]:
+    """Return the least cost, its tile, the columns of a phase, and how many shifts are visited."""
     options = []
     for tile in tiles:
         for phase_columns in (call.out_channels, _round_up(call.out_channels, tile.columns)):
             visits = _visits(call, tile, phase_columns)
             options.append((_cost(call, tile, phase_columns, visits), tile, phase_columns, visits))
-    _, tile, phase_columns, visits = min(options, key=lambda option: option[0])
-    products = visits * tile.columns * _round_up(call.channels, tile.depth)
-    useful = prod(call.geometry.kernel_size) * call.out_channels * call.channels
-    return tile, phase_columns, useful / max(products, 1)
+    return min(options, key=lambda option: option[0])
 
 
 def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:

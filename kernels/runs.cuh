@@ -1,0 +1,309 @@
+// Runs: neighbouring outputs along the last axis that one thread computes, for the kernels that know
+// the window at compile time.
+//
+// A run is all phases of RUN_Q neighbouring q, in PHASES_Y rows and for OUT_CHANNELS channels.  The
+// inputs of a row lie in registers and each sum names its own.  Weights are read from shared memory,
+// each once for RUN_Q products.  Results leave through shared memory as well: there neighbouring
+// threads find neighbouring vectors, whatever the stride.
+#pragma once
+
+// --- a run at compile time ----------------------------------------------------------------------
+
+constexpr int RUN = RUN_Q * STRIDE_X;
+constexpr int SHIFTS_X = WindowX::SHIFTS, LAST_SHIFT = WindowX::LAST_SHIFT;
+constexpr int SHIFTS_Y = WindowY::SHIFTS, SHIFTS_Z = WindowZ::SHIFTS;
+
+// A run begins with phase FIRST_PHASE; its e-th output has this q, counted from the first, and r.
+__device__ constexpr int q_of(int e) { return (FIRST_PHASE + e) / STRIDE_X; }
+__device__ constexpr int r_of(int e) { return (FIRST_PHASE + e) % STRIDE_X; }
+
+// The inputs of a run, from the first q's last shift to the last q.
+constexpr int INPUTS = q_of(RUN - 1) + 1 + LAST_SHIFT;
+
+// A bit for each input.
+static_assert(INPUTS <= 64, "one bit for each input");
+template <bool MANY>
+struct BitsOf {
+    using Type = unsigned int;
+};
+template <>
+struct BitsOf<true> {
+    using Type = unsigned long long;
+};
+using Bits = BitsOf<(INPUTS > 32)>::Type;
+
+// Those that a product needs; a dilated window leaves some out.
+__device__ constexpr Bits inputs_read()
+{
+    Bits read = 0;
+    for (int e = 0; e < RUN; ++e)
+        for (int j = 0; j < SHIFTS_X; ++j)
+            if (WindowX::tap(j, r_of(e)) >= 0)
+                read |= Bits{1} << (q_of(e) + LAST_SHIFT - WindowX::shift(j));
+    return read;
+}
+constexpr Bits INPUTS_READ = inputs_read();
+
+__device__ __forceinline__ constexpr bool is_read(int input)
+{
+    return INPUTS_READ >> input & 1;
+}
+
+// --- which run is mine? -------------------------------------------------------------------------
+
+// A run on its way from its number to its outputs.
+struct Mine : OutRow {
+    Index first, o;  // along the last axis: the first input, and the first output
+    bool exists;
+};
+
+__device__ __forceinline__ Mine run_at(Index index, const Params& p)
+{
+    Mine mine = {};
+    mine.exists = index < p.group_runs;
+    if (!mine.exists) return mine;
+    Index run;
+    index = divide(index, p.row_runs, run);
+    mine.o = run * RUN;
+    mine.first = p.axis[AXES - 1].q_begin + run * RUN_Q - LAST_SHIFT;
+    find(index, p, mine);
+    return mine;
+}
+
+// Is every row of an array made of whole vectors of this size, and nothing in between?
+__device__ __forceinline__ bool in_vectors(int size, Index n, Index c, Index y, Index z, Index x,
+                                           Index length)
+{
+    return x == 1 && n % size == 0 && c % size == 0 && y % size == 0 && z % size == 0
+        && length % size == 0;
+}
+
+__device__ __forceinline__ bool x_in_vectors(const Params& p)
+{
+    const Axis& last = p.axis[AXES - 1];
+    const Index y = AXES > 1 ? p.axis[Y].x_stride : 0, z = AXES > 2 ? p.axis[0].x_stride : 0;
+    return X_IN_WORDS && in_vectors(X_VECTOR, p.x_n, p.x_c, y, z, last.x_stride, last.in_size);
+}
+
+// --- one step of the sum ------------------------------------------------------------------------
+
+// The first input of a run is the X_LEAD-th element of a vector.
+constexpr int X_VECTORS = (X_LEAD + INPUTS - 1) / X_VECTOR + 1;
+
+// A thread's inputs of a row: where they begin in it, and one bit for each vector, or each element,
+// that lies within.
+struct Inputs {
+    Index begin;
+    Bits present;
+};
+
+__device__ __forceinline__ Inputs inputs_at(Index first, bool vectors, const Axis& last)
+{
+    Inputs inputs = {vectors ? first - X_LEAD : first * last.x_stride, 0};
+#pragma unroll
+    for (int v = 0; v < X_VECTORS; ++v)
+        if (vectors && inside(first - X_LEAD + v * X_VECTOR, last.in_size))
+            inputs.present |= Bits{1} << v;
+#pragma unroll
+    for (int input = 0; input < INPUTS; ++input)
+        if (!vectors && is_read(input) && inside(first + input, last.in_size))
+            inputs.present |= Bits{1} << input;
+    return inputs;
+}
+
+// Loads the inputs of a run from one row, in vectors or one by one.  What is not there stays as it
+// was: zero, from the beginning.
+__device__ __forceinline__ void load_vectors(const Element* __restrict__ from,
+                                             Bits present,
+                                             XWords (&to)[X_VECTORS])
+{
+#pragma unroll
+    for (int v = 0; v < X_VECTORS; ++v)
+        if (present >> v & 1) to[v] = *reinterpret_cast<const XWords*>(from + v * X_VECTOR);
+}
+
+__device__ __forceinline__ void take_apart(const XWords (&vectors)[X_VECTORS],
+                                           Accumulator (&to)[INPUTS])
+{
+#pragma unroll
+    for (int input = 0; input < INPUTS; ++input) {
+        const int at = X_LEAD + input;
+        if (is_read(input)) to[input] = widen(element(vectors[at / X_VECTOR], at % X_VECTOR));
+    }
+}
+
+__device__ __forceinline__ void load_elements(const Element* __restrict__ from, Index stride,
+                                              Bits present,
+                                              XWords (&to)[X_VECTORS])
+{
+#pragma unroll
+    for (int input = 0; input < INPUTS; ++input) {
+        const int at = X_LEAD + input;
+        if (present >> input & 1) put(to[at / X_VECTOR], at % X_VECTOR, from[input * stride]);
+    }
+}
+
+// Weights of one row of taps, in the order in which they are needed.
+using WeightVector = Vector<Accumulator, 16 / sizeof(Accumulator)>;
+constexpr int WEIGHTS = SHIFTS_X * CHANNELS * OUT_CHANNELS * STRIDE_X;
+constexpr int AT_ONCE = sizeof(WeightVector) / sizeof(Accumulator);
+constexpr int WEIGHT_VECTORS = (WEIGHTS + AT_ONCE - 1) / AT_ONCE;
+struct WeightPlace {
+    int j, c, m, r;
+};
+__device__ __forceinline__ constexpr WeightPlace weight_place(int at)
+{
+    return {at / STRIDE_X / OUT_CHANNELS / CHANNELS, at / STRIDE_X / OUT_CHANNELS % CHANNELS,
+            at / STRIDE_X % OUT_CHANNELS, at % STRIDE_X};
+}
+
+// Fetches the weight at this place of a row of taps; 0 where there is no tap.
+__device__ __forceinline__ Accumulator fetch_weight(const Element* __restrict__ weight, Index from,
+                                                    int row, int at, const Params& p)
+{
+    const WeightPlace place = weight_place(at);
+    const int k = WindowX::tap(place.j, place.r);
+    from += place.c * p.weight_c + place.m * p.weight_m;
+    if (AXES > 1) from += row % KERNEL_Y * p.axis[Y].weight_stride;
+    if (AXES > 2) from += row / KERNEL_Y * p.axis[0].weight_stride;
+    return k < 0 ? Accumulator{} : widen(weight[from + k * p.axis[AXES - 1].weight_stride]);
+}
+
+// Adds the products of one row of inputs and one row of taps.
+__device__ __forceinline__ void multiply(const Accumulator (&x)[CHANNELS][INPUTS],
+                                         const WeightVector (&weight)[WEIGHT_VECTORS],
+                                         Accumulator (&sum)[OUT_CHANNELS][RUN])
+{
+    WeightVector some;
+#pragma unroll
+    for (int at = 0; at < WEIGHTS; ++at) {
+        if (at % AT_ONCE == 0) some = weight[at / AT_ONCE];
+        const WeightPlace place = weight_place(at);
+        if (WindowX::tap(place.j, place.r) < 0) continue;
+#pragma unroll
+        for (int e = 0; e < RUN; ++e)
+            if (r_of(e) == place.r)
+                multiply_add(sum[place.m][e],
+                             x[place.c][q_of(e) + LAST_SHIFT - WindowX::shift(place.j)],
+                             some.of[at % AT_ONCE]);
+    }
+}
+
+// --- the way out --------------------------------------------------------------------------------
+
+// A row of a thread's outputs is OUT_VECTORS vectors.  Where that is even, one place in each 128
+// bytes is left free, so that the threads' vectors lie in different banks.
+constexpr int OUT_VECTORS = RUN / OUT_VECTOR;
+static_assert(OUT_VECTORS * OUT_VECTOR == RUN, "a run is made of whole vectors");
+constexpr int LINE = OUT_VECTORS % 2 == 0 ? 128 / sizeof(OutVector) : 1 << 30;
+
+__device__ __forceinline__ constexpr int place(int vector) { return vector + vector / LINE; }
+
+// A row of all threads' outputs on its way out.
+constexpr int ROWS_OUT = PHASES_Y * OUT_CHANNELS;
+struct Run {
+    Index at, count;  // the place of the first output, and how many there are
+};
+struct Passage {
+    alignas(16) OutVector vector[place(THREADS * OUT_VECTORS - 1) + 1];
+    alignas(16) Run run[THREADS];
+};
+using Passages = Passage[ROWS_OUT > 1 ? 2 : 1];
+
+// A thread's outputs in its first row and channel.
+__device__ __forceinline__ Run outputs_of(const Mine& mine, Index channel, const Params& p)
+{
+    const Axis& last = p.axis[AXES - 1];
+    const Index left = last.out_size.divisor - mine.o;
+    Index at = mine.n * p.out_n + channel * p.out_m + mine.o * last.out_stride;
+    if (AXES > 1) at += mine.y * p.axis[Y].out_stride;
+    if (AXES > 2) at += mine.z * p.axis[0].out_stride;
+    return {at, !mine.exists ? 0 : left < RUN ? left : RUN};
+}
+
+// The same in another row and channel of this thread.
+__device__ __forceinline__ Run outputs_of(Run first, const Mine& mine, int phase, int m,
+                                          const Params& p)
+{
+    Run run = {first.at + m * p.out_m, first.count};
+    if (PHASES_Y == 1) return run;
+    run.at += phase * p.axis[Y].out_stride;
+    if (!inside(mine.y + phase, p.axis[Y].out_size.divisor)) run.count = 0;
+    return run;
+}
+
+// Stores row by row.  While one is on its way out, the next may already come in.
+__device__ __forceinline__ void store_runs(const Accumulator (&sum)[PHASES_Y][OUT_CHANNELS][RUN],
+                                           const Mine& mine, Index channel,
+                                           const Element* __restrict__ bias,
+                                           Element* __restrict__ out, const Params& p,
+                                           Passages& passages)
+{
+    const Axis& last = p.axis[AXES - 1];
+    const Index y = AXES > 1 ? p.axis[Y].out_stride : 0, z = AXES > 2 ? p.axis[0].out_stride : 0;
+    const bool vectors = in_vectors(OUT_VECTOR, p.out_n, p.out_m, y, z, last.out_stride,
+                                    last.out_size.divisor);
+    const Run first = outputs_of(mine, channel, p);
+#pragma unroll
+    for (int row = 0; row < ROWS_OUT; ++row) {
+        const int phase = row / OUT_CHANNELS, m = row % OUT_CHANNELS;
+        const Accumulator added = bias ? widen(bias[(channel + m) * p.bias_m]) : Accumulator{};
+        Passage& passage = passages[row % 2];
+        passage.run[threadIdx.x] = outputs_of(first, mine, phase, m, p);
+#pragma unroll
+        for (int v = 0; v < OUT_VECTORS; ++v) {
+            OutVector some;
+#pragma unroll
+            for (int e = 0; e < OUT_VECTOR; ++e)
+                finish(sum[phase][m][v * OUT_VECTOR + e], added, some.of[e]);
+            passage.vector[place(threadIdx.x * OUT_VECTORS + v)] = some;
+        }
+        __syncthreads();
+        if (vectors) {
+#pragma unroll
+            for (int k = 0; k < OUT_VECTORS; ++k) {
+                const int i = k * THREADS + threadIdx.x, e = i % OUT_VECTORS * OUT_VECTOR;
+                const Run run = passage.run[i / OUT_VECTORS];
+                if (e < run.count)
+                    *reinterpret_cast<OutVector*>(out + (run.at + e)) = passage.vector[place(i)];
+            }
+        } else {
+#pragma unroll 1
+            for (int k = 0; k < RUN; ++k) {
+                const int i = k * THREADS + threadIdx.x, e = i % RUN;
+                const Run run = passage.run[i / RUN];
+                if (e < run.count)
+                    out[run.at + e * last.out_stride] =
+                        passage.vector[place(i / OUT_VECTOR)].of[i % OUT_VECTOR];
+            }
+        }
+    }
+    __syncthreads();
+}
+
+// Stores what the definition says instead, once all of the block's outputs are stored.
+__device__ __forceinline__ void compute_anew(const Element* __restrict__ x,
+                                             const Element* __restrict__ weight,
+                                             const Element* __restrict__ bias,
+                                             Element* __restrict__ out, const Mine& mine,
+                                             Index group, Index first_m, const Params& p)
+{
+    const Index channel = group * p.M.divisor + first_m;
+    const Run first = outputs_of(mine, channel, p);
+#pragma unroll 1
+    for (int row = 0; row < ROWS_OUT; ++row) {
+        const int phase = row / OUT_CHANNELS, m = row % OUT_CHANNELS;
+        const Run run = outputs_of(first, mine, phase, m, p);
+#pragma unroll 1
+        for (Index e = 0; e < run.count; ++e) {
+            Index q[AXES], r[AXES];
+            if constexpr (AXES > 2) q[0] = mine.q_z, r[0] = mine.r_z;
+            if constexpr (AXES > 1) q[Y] = mine.q_y, r[Y] = PHASES_Y > 1 ? phase : mine.r_y;
+            q[AXES - 1] = mine.first + LAST_SHIFT + (FIRST_PHASE + e) / STRIDE_X;
+            r[AXES - 1] = (FIRST_PHASE + e) % STRIDE_X;
+            finish(one_output<1>(x, weight, p, mine.n, group, first_m + m, q, r),
+                   bias ? widen(bias[(channel + m) * p.bias_m]) : Accumulator{},
+                   out[run.at + e * p.axis[AXES - 1].out_stride]);
+        }
+    }
+}

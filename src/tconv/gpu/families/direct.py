@@ -1,0 +1,136 @@
+"""direct: few output channels on FMA units, where a matrix product would be too narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from ..call import Call
+from ..choice import Choice, Specialisation, Tile
+from . import gemm
+from .runs import Run, can_be_written_out, last_axis_is_nearest, window
+
+THREADS = 64
+"""Few, so that even a small batch has enough blocks for a large card."""
+
+MOST_OUT_CHANNELS = 16
+"""Of a thread."""
+MOST_SUMS = 72
+MOST_INPUTS = 40
+"""What a thread may hold in registers, in words of 4 bytes."""
+MOST_PRODUCTS = 512
+"""Multiplications that the compiler may write out for one row of inputs."""
+WEIGHT_BYTES = 16 << 10
+"""Of shared memory, for as many channels at a time as have room there; one has room anyway."""
+INPUT_BYTES = 16 << 10
+"""Of the L1 cache, where the rows of as many channels shall stay from one shift to the next."""
+MOST_WEIGHT_BYTES = 32 << 10
+"""Of one channel."""
+PRODUCTS_A_BYTE = 5
+"""What a multiprocessor multiplies while L2 brings a byte; a round number that nobody measured."""
+GAIN = 0.9
+"""Of what gemm would cost; with more it is not worth a kernel for each window."""
+
+
+def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:  # noqa: ARG001
+    """Return how the kernel computes a call, or why it does not."""
+    g = call.geometry
+    if not can_be_written_out(g):
+        return "the window is too large to be written out by the compiler"
+    run = min(_runs(call), key=lambda run: _cost(call, run), default=None)
+    if run is None:
+        size = "x".join(map(str, g.kernel_size))
+        return f"a {size} window does not fit a thread's registers"
+    share = _cost(call, run) / gemm.cost(call)
+    if not asked:
+        if not last_axis_is_nearest(call):
+            return "the last axis is not nearest in memory"
+        if share > GAIN:
+            return f"it would cost {share:.0%} of a matrix product"
+    row_runs, group_runs = run.counts(g, tuple(axis.q_size for axis in call.axes))
+    row_blocks = -(-group_runs // THREADS)
+    column_blocks = call.out_channels // run.out_channels
+    return Choice(
+        _specialisation(call, run),
+        blocks=g.groups * column_blocks * row_blocks,
+        reason=f"few output channels: it costs {share:.0%} of a matrix product",
+        row_blocks=row_blocks,
+        column_blocks=column_blocks,
+        row_runs=row_runs,
+        group_runs=group_runs,
+    )
+
+
+def _runs(call: Call) -> Iterator[Run]:
+    """Yield what a thread could compute."""
+    g, words = call.geometry, call.type.accumulator_bytes // 4
+    stride_y = (1, *g.stride)[-2]
+    for m in range(1, min(call.out_channels, MOST_OUT_CHANNELS) + 1):
+        for q in (8, 4, 2, 1):
+            for phases_y in dict.fromkeys((stride_y, 1)):
+                run = Run(q, phases_y, m)
+                sums = run.outputs(g) * phases_y * m
+                if (
+                    call.out_channels % m == 0
+                    and sums * words <= MOST_SUMS
+                    and run.inputs(call) * words <= MOST_INPUTS
+                    and q * g.kernel_size[-1] * m * phases_y <= MOST_PRODUCTS
+                    and run.weight_bytes(call, 1) <= MOST_WEIGHT_BYTES
+                ):
+                    yield run
+
+
+def _x_vector(call: Call, run: Run) -> int:
+    return min(run.q, 16 // call.type.element_bytes)
+
+
+def _cost(call: Call, run: Run) -> float:
+    """Return about how many instructions are issued for each row of the matrix product.
+
+    Or could be issued while L2 brings the inputs, if that takes longer.
+    """
+    g = call.geometry
+    kernel_z, kernel_y, kernel_x = (1, 1, *g.kernel_size)[-3:]
+    stride_z, stride_y, stride_x = (1, 1, *g.stride)[-3:]
+    rows = kernel_y / stride_y if run.phases_y == 1 else call.axes[-2].shifts
+    products = run.q * kernel_x * run.out_channels * kernel_y * kernel_z / stride_z
+    products *= run.phases_y / stride_y
+    reads = run.weight_bytes(call, 1) / 16 / (kernel_y * kernel_z) * run.phases_y
+    loads = 2 * (run.inputs(call) / _x_vector(call, run) + 1)
+    steps = rows * kernel_z / stride_z
+    traffic = run.q * call.type.element_bytes * PRODUCTS_A_BYTE
+    step = max(products + steps * (reads + loads + 5), steps * traffic)
+    stores = 12 * run.q * stride_x * run.phases_y * run.out_channels + 300
+    threads = call.out_channels / run.out_channels * stride_y / run.phases_y * stride_z / run.q
+    return (call.channels * step + stores) * threads
+
+
+def _specialisation(call: Call, run: Run) -> Specialisation:
+    g, x_vector = call.geometry, _x_vector(call, run)
+    depth = min(call.channels, WEIGHT_BYTES // run.weight_bytes(call, 1))
+    if prod(axis.shifts for axis in call.axes[:-1]) > 1:
+        depth = min(depth, INPUT_BYTES // (THREADS * run.q * call.type.element_bytes))
+    depth = max(1, depth)
+    return Specialisation(
+        kernel="direct",
+        dtype=call.dtype,
+        index_bits=call.index_bits,
+        threads=THREADS,
+        constants=(
+            ("AXES", g.ndim),
+            ("ACTIVATION", call.activation or "none"),
+            *window(g),
+            ("CHANNELS", 1),
+            ("OUT_CHANNELS", run.out_channels),
+            ("DEPTH", depth),
+            ("RUN_Q", run.q),
+            ("PHASES_Y", run.phases_y),
+            ("FIRST_PHASE", call.axes[-1].r_begin),
+            ("X_LEAD", run.lead(call, x_vector)),
+            ("X_VECTOR", x_vector),
+            ("OUT_VECTOR", run.out_vector(call)),
+            ("BLOCKS", 8),
+        ),
+        shared_bytes=depth * run.weight_bytes(call, 1)
+        + run.passage_bytes(call, THREADS, call.index_bits),
+    )
