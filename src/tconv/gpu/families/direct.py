@@ -18,6 +18,8 @@ MOST_OUT_CHANNELS = 16
 MOST_SUMS = 72
 MOST_INPUTS = 40
 """What a thread may hold in registers, in words of 4 bytes."""
+FEW_WORDS = 84
+"""Of both, that leave room for all else in 128 registers."""
 MOST_PRODUCTS = 512
 """Multiplications that the compiler may write out for one row of inputs."""
 WEIGHT_BYTES = 16 << 10
@@ -69,15 +71,18 @@ def _runs(call: Call) -> Iterator[Run]:
         for q in (8, 4, 2, 1):
             for phases_y in dict.fromkeys((stride_y, 1)):
                 run = Run(q, phases_y, m)
-                sums = run.outputs(g) * phases_y * m
                 if (
                     call.out_channels % m == 0
-                    and sums * words <= MOST_SUMS
+                    and _sums(call, run) * words <= MOST_SUMS
                     and run.inputs(call) * words <= MOST_INPUTS
                     and q * g.kernel_size[-1] * m * phases_y <= MOST_PRODUCTS
                     and run.weight_bytes(call, 1) <= MOST_WEIGHT_BYTES
                 ):
                     yield run
+
+
+def _sums(call: Call, run: Run) -> int:
+    return run.outputs(call.geometry) * run.phases_y * run.out_channels
 
 
 def _x_vector(call: Call, run: Run) -> int:
@@ -129,8 +134,16 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
             ("X_LEAD", run.lead(call, x_vector)),
             ("X_VECTOR", x_vector),
             ("OUT_VECTOR", run.out_vector(call)),
-            ("BLOCKS", 8),
+            ("BLOCKS", _resident_blocks(call, run)),
         ),
         shared_bytes=depth * run.weight_bytes(call, 1)
         + run.passage_bytes(call, THREADS, call.index_bits),
     )
+
+
+def _resident_blocks(call: Call, run: Run) -> int:
+    """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
+    if call.type.accumulator_bytes == 16:
+        return 4
+    words = _sums(call, run) + run.inputs(call)
+    return 8 if call.type.accumulator_bytes == 4 and words <= FEW_WORDS else 6
