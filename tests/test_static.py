@@ -314,6 +314,16 @@ def test_a_run_of_the_depthwise_kernel_moves_the_vectors_that_its_window_spans()
     assert traffic.traffic(call, choice).fetched == 4 * (runs * elements + weights)
 
 
+def test_a_run_of_few_output_channels_moves_as_much_of_every_channel():
+    call = a_call((2, 12, 4, 8), (12, 3, 4, 4), stride=2, padding=1)
+    choice = select(call)
+    s = choice.specialisation
+    assert (s.kernel, s["RUN_Q"], s["PHASES_Y"], s["OUT_CHANNELS"]) == ("direct", 4, 2, 3)
+    # As above; 2 x 2 x 5 runs are one block, which brings in all weights.
+    runs, elements, weights = 2 * 2 * 5, 12 * 2 * 3 * 4, 12 * 3 * 4 * 4
+    assert traffic.traffic(call, choice).fetched == 4 * (runs * elements + weights)
+
+
 def test_a_walk_in_channels_last_memory_moves_each_input_once_a_row_and_those_before_the_first():
     g = gpu.plan((1, 8, 4, 20), (8, 1, 4, 4), stride=2, padding=1, groups=8).geometry
     strides = Strides((640, 1, 160, 8), (16, 16, 4, 1), 1, (2560, 1, 320, 8))
@@ -418,6 +428,14 @@ def test_a_matrix_product_keeps_its_share_by_tile_and_copies(constants, least):
     for percent, count in ((least, 0), (least - 1, 1)):
         code = replace(CODE, main=sass.Share(100, percent, percent), global_loads={4: 1, 16: 1})
         assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == count
+
+
+@pytest.mark.parametrize(("dtype", "complaints"), [("float32", [0, 1]), ("float64", [0, 0])])
+def test_few_output_channels_keep_their_share(dtype, complaints):
+    kernel = replace(GEMM, kernel="direct", dtype=dtype, constants=())
+    codes = [replace(CODE, main=sass.Share(100, percent, percent)) for percent in (68, 67)]
+    found = [limits.complaints(kernel, 90, replace(GOOD, code=code)) for code in codes]
+    assert [len(texts) for texts in found] == complaints
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ THREADS = 64
 
 MOST_OUT_CHANNELS = 16
 """Of a thread."""
-MOST_SUMS = 72
+MOST_SUMS = 64
 MOST_INPUTS = 40
 """What a thread may hold in registers, in words of 4 bytes."""
 FEW_WORDS = 84
@@ -96,7 +96,7 @@ def _cost(call: Call, run: Run) -> float:
     """
     g = call.geometry
     kernel_z, kernel_y, kernel_x = (1, 1, *g.kernel_size)[-3:]
-    stride_z, stride_y, stride_x = (1, 1, *g.stride)[-3:]
+    stride_z, stride_y, _ = (1, 1, *g.stride)[-3:]
     rows = kernel_y / stride_y if run.phases_y == 1 else call.axes[-2].shifts
     products = run.q * kernel_x * run.out_channels * kernel_y * kernel_z / stride_z
     products *= run.phases_y / stride_y
@@ -105,7 +105,7 @@ def _cost(call: Call, run: Run) -> float:
     steps = rows * kernel_z / stride_z
     traffic = run.q * call.type.element_bytes * PRODUCTS_A_BYTE
     step = max(products + steps * (reads + loads + 5), steps * traffic)
-    stores = 12 * run.q * stride_x * run.phases_y * run.out_channels + 300
+    stores = 5 * _sums(call, run) + 300
     threads = call.out_channels / run.out_channels * stride_y / run.phases_y * stride_z / run.q
     return (call.channels * step + stores) * threads
 
