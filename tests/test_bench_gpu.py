@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import tconv
+from standin import Recorder
 from tconv.__main__ import main
 from tconv.commands import CommandError
 from tconv.commands.bench import cuda as cuda_device
 from tconv.commands.bench import gpu, on_gpu, peers, samples, suite, timing
 from tconv.commands.bench.peers import Contender
+from tconv.gpu import launch
 from test_bench import GPU_LAYERS, PLAN, SMALL, report, table_row
 
 
@@ -183,6 +185,37 @@ def test_what_a_layer_would_run_is_known_for_every_variant():
     assert {name for names in chosen.values() for name in names} == {"small", "unet-top"}
 
 
+ALL = sorted({SMALL, *GPU_LAYERS.values()}, key=lambda layer: layer.name)
+
+
+@pytest.mark.parametrize("layer", ALL, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
+def test_every_kernel_that_is_launched_is_compiled_before(layer, last):
+    chosen = gpu.specialisations([layer], ["float32", "tf32", "float16"], 90, gradients=True)
+    device = Recorder(capability=90)
+    g = layer.geometry
+    for dtype, precision in (("f4", None), ("f4", "tf32"), ("f2", None)):
+        x, y, weight = (
+            np.empty(shape, dtype) for shape in (g.x_shape, g.out_shape, g.weight_shape)
+        )
+        if last:
+            x, y = (lying_last(array) for array in (x, y))
+        for one in (weight, launch.packed(weight, device)):
+            launch.transposed_conv(
+                x, one, None, g, activation=None, precision=precision, out=None, device=device
+            )
+        if precision is None:
+            launch.conv(y, weight, g, bias=None, out=None, device=device)
+            launch.parameter_gradients(x, y, g, device=device)
+    assert set(device.launched) <= set(chosen)
+
+
+def lying_last(array):
+    """Return memory for an array with channels nearest; nobody looks at its elements."""
+    n, c, *size = array.shape
+    return np.moveaxis(np.empty((n, *size, c), array.dtype), -1, 1)
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     """A `Cuda` whose CuPy is NumPy and whose device is the CPU."""
@@ -233,7 +266,7 @@ def test_the_time_of_a_run_includes_what_comes_before_the_first_row(monkeypatch)
     monkeypatch.setattr(on_gpu.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(on_gpu.tconv_gpu, "why_not", lambda: None)
     monkeypatch.setattr(cuda_device, "Cuda", Machine)
-    monkeypatch.setattr(on_gpu, "_prepare", lambda *_: now.__setitem__(0, 70.0))
+    monkeypatch.setattr(on_gpu, "_prepare", lambda *_, **__: now.__setitem__(0, 70.0))
     monkeypatch.setattr(gpu, "run", lambda *arguments: plans.append(arguments[2]))
     assert main(["bench", "unet-top", "--gpu", "--seconds", "540"]) == 0
     assert plans[0].seconds == 540 - 70

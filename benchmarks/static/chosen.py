@@ -12,6 +12,7 @@ from tconv.commands.bench import suite
 from tconv.gpu.call import Call, Operation, Strides
 from tconv.gpu.choice import Choice, Constant, Specialisation
 from tconv.gpu.families import hopper
+from tconv.gpu.planning import lying
 from tconv.gpu.select import select
 
 ARCHITECTURES = {
@@ -117,21 +118,9 @@ def call(
     of_images = (0, *axes, 1) if "channels last" in order else (0, 1, *axes)
     of_weight = (0, 1, *axes) if order == "function" else (*axes, 0, 1)
     strides = Strides(
-        x=_strides(read, of_images),
-        weight=_strides(g.weight_shape, of_weight),
+        x=lying(read, *of_images),
+        weight=lying(g.weight_shape, *of_weight),
         bias=1,
-        out=_strides(written, of_images),
+        out=lying(written, *of_images),
     )
     return Call(g, dtype, strides, None, precision, capability, operation)
-
-
-def _strides(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the strides of an array whose axes lie in this order, the last one nearest.
-
-    As at a launch, an axis of one element has no stride.
-    """
-    strides, step = [0] * len(shape), 1
-    for axis in reversed(order):
-        strides[axis] = step if shape[axis] > 1 else 0
-        step *= shape[axis]
-    return tuple(strides)

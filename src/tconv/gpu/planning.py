@@ -10,7 +10,7 @@ import numpy as np
 from .. import _check
 from .._api import Ints, Padding
 from .._geometry import Geometry
-from .call import TYPES, Call, Strides, contiguous
+from .call import TYPES, Call, Strides
 from .ceilings import KNOWN, Ceilings, Floor, floor, flops
 from .choice import Choice, Tile, WarpTile
 from .select import select
@@ -181,12 +181,13 @@ def plan(
         groups=groups,
     )
     ceilings, capability, assumed = _where(device, capability)
-    order = _channels_last if channels_last else contiguous
+    axes = range(2, len(weight_shape))
+    images = (0, *axes, 1) if channels_last else (0, 1, *axes)
     strides = Strides(
-        x=order(geometry.x_shape),
-        weight=(_packed if packed else contiguous)(geometry.weight_shape),
+        x=lying(geometry.x_shape, *images),
+        weight=lying(geometry.weight_shape, *((*axes, 0, 1) if packed else (0, 1, *axes))),
         bias=1,
-        out=order(geometry.out_shape),
+        out=lying(geometry.out_shape, *images),
     )
     call = Call(geometry, name, strides, activation, precision, capability)
     return Plan(geometry, select(call), capability, precision, ceilings, assumed)
@@ -210,14 +211,16 @@ class _Shaped(NamedTuple):
     dtype: _Type
 
 
-def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides = contiguous((shape[0], *shape[2:], shape[1]))
-    return (strides[0], strides[-1], *strides[1:-1])
+def lying(shape: tuple[int, ...], *order: int) -> tuple[int, ...]:
+    """Return the strides, in elements, of an array whose axes lie in this order, nearest last.
 
-
-def _packed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides = contiguous((*shape[2:], *shape[:2]))
-    return (*strides[-2:], *strides[:-2])
+    As at a launch, an axis of one element has none.
+    """
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = step if shape[axis] > 1 else 0
+        step *= shape[axis]
+    return tuple(strides)
 
 
 def _where(

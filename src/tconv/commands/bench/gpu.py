@@ -8,16 +8,20 @@ same file, the next one goes on where it ended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from statistics import geometric_mean
 from typing import Any, Protocol
 
 from ... import gpu
-from ...gpu.choice import Specialisation
+from ...gpu.call import Call, Strides
+from ...gpu.choice import Choice, Specialisation
+from ...gpu.planning import lying
+from ...gpu.select import select
 from .measure import GRADIENTS, SAMPLED, Plan, Task, measure
 from .peers import Factory
 from .results import Row
@@ -139,7 +143,9 @@ class GpuResults:
         }
 
 
-def plan_of(layer: Layer, variant: str, capability: int, *, channels_last: bool) -> gpu.Plan:
+def plan_of(
+    layer: Layer, variant: str, capability: int, *, channels_last: bool, packed: bool = False
+) -> gpu.Plan:
     """Return what tconv would run on a layer."""
     g = layer.geometry
     precision = variant if variant.startswith("tf32") else None
@@ -150,30 +156,60 @@ def plan_of(layer: Layer, variant: str, capability: int, *, channels_last: bool)
         **layer.arguments,
         precision=precision,
         channels_last=channels_last,
+        packed=packed,
         capability=capability,
     )
 
 
+def gradient_choices(
+    layer: Layer, variant: str, capability: int, *, channels_last: bool
+) -> Iterator[Choice]:
+    """Yield what tconv would run on a layer's gradients."""
+    g = layer.geometry
+    dtype = "float32" if variant.startswith("tf32") else variant
+    axes = range(2, g.ndim + 2)
+    images = (0, *axes, 1) if channels_last else (0, 1, *axes)
+    x, y = lying(g.x_shape, *images), lying(g.out_shape, *images)
+    weight = lying(g.weight_shape, 0, 1, *axes)
+    conv, gradient = Strides(y, weight, 0, x), Strides(x, weight, 1, y)
+    yield select(Call(g, dtype, conv, capability=capability, operation="conv"))
+    yield select(Call(g, dtype, gradient, capability=capability, operation="weight_gradient"))
+
+
 def specialisations(
-    layers: Sequence[Layer], variants: Sequence[str], capability: int
+    layers: Sequence[Layer], variants: Sequence[str], capability: int, *, gradients: bool = False
 ) -> dict[Specialisation, list[str]]:
-    """Return what the layers choose in both memory orders, with the layers that choose it."""
+    """Return what is launched on layers, with the layers' names.
+
+    That is in both orders of memory, by functions and by layer objects.
+    """
     chosen: dict[Specialisation, list[str]] = {}
-    for layer in layers:
-        for variant in variants:
-            for last in (False, True):
-                choice = plan_of(layer, variant, capability, channels_last=last).choice
-                for specialisation, _ in choice.passes:
-                    chosen.setdefault(specialisation, []).append(layer.name)
+    for layer, variant, last in product(layers, variants, (False, True)):
+        choices = [
+            plan_of(layer, variant, capability, channels_last=last, packed=packed).choice
+            for packed in (False, True)
+        ]
+        if gradients and variant in TRAINED:
+            choices += gradient_choices(layer, variant, capability, channels_last=last)
+        for choice in choices:
+            for specialisation, _ in choice.passes:
+                chosen.setdefault(specialisation, []).append(layer.name)
     return chosen
 
 
-def prepare(layers: Sequence[Layer], variants: Sequence[str], capability: int, jobs: int) -> int:
-    """Compile every kernel that the layers choose into the cache; return how many there are."""
+def prepare(
+    layers: Sequence[Layer],
+    variants: Sequence[str],
+    capability: int,
+    jobs: int,
+    *,
+    gradients: bool = False,
+) -> int:
+    """Compile every kernel that is launched on layers into the cache; return how many there are."""
     from ...gpu import compile
     from ...gpu.source import source
 
-    chosen = specialisations(layers, variants, capability)
+    chosen = specialisations(layers, variants, capability, gradients=gradients)
     build = partial(compile.cubin, architecture=compile.architecture(capability))
     # In one process NVRTC compiles one program at a time.
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     layers = suite.select(suite.load(cpu=False), options.rows, options.group, GROUPS)
     variants = _variants(options.dtype)
     if options.prepare:
-        return _prepare(layers, variants, options.prepare)
+        return _prepare(layers, variants, options.prepare, gradients=options.gradients)
     reason = tconv_gpu.why_not()
     if reason is not None:
         raise CommandError(f"cannot measure on the GPU: {reason}")
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
     machine = Cuda()
     results = _results(options.json, machine, variants, report.circumstances())
-    _prepare(layers, variants, machine.capability)
+    _prepare(layers, variants, machine.capability, gradients=options.gradients)
 
     def keep(results: gpu.GpuResults) -> None:
         progress.update(task, advance=1)
@@ -72,9 +72,12 @@ def _variants(given: list[str] | None) -> list[str]:
     return given or [name for name in gpu.VARIANTS if name != "float64"]
 
 
-def _prepare(layers: list[suite.Layer], variants: list[str], capability: int) -> int:
+def _prepare(
+    layers: list[suite.Layer], variants: list[str], capability: int, *, gradients: bool
+) -> int:
+    jobs = min(os.cpu_count() or 1, MOST_JOBS)
     try:
-        count = gpu.prepare(layers, variants, capability, min(os.cpu_count() or 1, MOST_JOBS))
+        count = gpu.prepare(layers, variants, capability, jobs, gradients=gradients)
     except ImportError:
         raise CommandError("compiling kernels needs CuPy; pip install 'tconv[cuda13x]'") from None
     except RuntimeError as error:
