@@ -161,11 +161,11 @@ Notes
 devices may share a layer.  A pickled layer holds nothing of any device.
 
 On a GPU, the first call copies weight and bias to the device, with the output channels nearest in
-memory, and waits until they are there.  It may also compile.  Later calls like it, given ``out``,
-allocate nothing, so that a CUDA graph can capture them:
+memory, and waits until they are there.  It may also compile.  Later calls like it on the same
+stream, given ``out``, allocate nothing, so that a CUDA graph can capture them:
 
-    layer(x, out=out)  # once before
     with stream:
+        layer(x, out=out)  # once before
         stream.begin_capture()
         layer(x, out=out)
         graph = stream.end_capture()
