@@ -7,6 +7,7 @@
 // A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those,
 // over all channels or some.
 // While it multiplies one step (a shift, DEPTH channels) in shared memory, the next is on its way.
+// The last step of a shift may have fewer channels: it multiplies these alone.
 // At the end each sum is handed out at o = (q - q_begin) * stride + r - r_begin, a pixel shuffle.
 //
 // The order of summation is gather's: shifts ascending, then channels.  With all channels the bits
@@ -359,30 +360,27 @@ struct Mine {
     }
 };
 
-// Adds one step's products to my sums.
-__device__ __forceinline__ void multiply(const Stage& stage, const Mine& mine,
+// Adds the products of X_VECTOR channels of a step, from c on, to my sums.
+__device__ __forceinline__ void multiply(const Stage& stage, int c, const Mine& mine,
                                          Accumulator (&sum)[THREAD_ROWS][THREAD_COLUMNS])
 {
+    Accumulator x[THREAD_ROWS][X_VECTOR], weight[X_VECTOR][THREAD_COLUMNS];
 #pragma unroll
-    for (int c = 0; c < DEPTH; c += X_VECTOR) {
-        Accumulator x[THREAD_ROWS][X_VECTOR], weight[X_VECTOR][THREAD_COLUMNS];
+    for (int i = 0; i < THREAD_ROWS; ++i)
 #pragma unroll
-        for (int i = 0; i < THREAD_ROWS; ++i)
+        for (int v = 0; v < X_VECTOR; ++v) x[i][v] = stage.x[c / X_VECTOR][mine.row(i)][v];
 #pragma unroll
-            for (int v = 0; v < X_VECTOR; ++v) x[i][v] = stage.x[c / X_VECTOR][mine.row(i)][v];
+    for (int v = 0; v < X_VECTOR; ++v)
+#pragma unroll
+        for (int j = 0; j < THREAD_COLUMNS; ++j)
+            weight[v][j] = stage.weight[c + v][mine.column(j)][0];
+#pragma unroll
+    for (int i = 0; i < THREAD_ROWS; ++i)
 #pragma unroll
         for (int v = 0; v < X_VECTOR; ++v)
 #pragma unroll
             for (int j = 0; j < THREAD_COLUMNS; ++j)
-                weight[v][j] = stage.weight[c + v][mine.column(j)][0];
-#pragma unroll
-        for (int i = 0; i < THREAD_ROWS; ++i)
-#pragma unroll
-            for (int v = 0; v < X_VECTOR; ++v)
-#pragma unroll
-                for (int j = 0; j < THREAD_COLUMNS; ++j)
-                    multiply_add(sum[i][j], x[i][v], weight[v][j]);
-    }
+                multiply_add(sum[i][j], x[i][v], weight[v][j]);
 }
 
 // Where along an axis the output of this row and this column lies, or would lie.
@@ -437,22 +435,35 @@ __device__ __forceinline__ void matrix_product(Index block, const Channels& chan
         loader.end(shared.stage[now]);
         __syncthreads();
         Index left = channels.count - DEPTH;  // of the channels at this shift
+        // Multiplies what came last while the next is on its way.
+        const auto step = [&](const auto& multiply_channels) {
+            loader.begin(left, p, shared.stage[now ^ 1]);
+            multiply_channels(shared.stage[now]);
+            loader.end(shared.stage[now ^ 1]);
+            __syncthreads();
+            now ^= 1;
+            left -= DEPTH;
+        };
         for (bool more = true;;) {
 #pragma unroll 1
-            for (; left > 0; left -= DEPTH) {
-                loader.begin(left, p, shared.stage[now ^ 1]);
-                multiply(shared.stage[now], mine, sum);
-                loader.end(shared.stage[now ^ 1]);
-                __syncthreads();
-                now ^= 1;
-            }
+            while (left > 0)
+                step([&](const Stage& stage) {
+#pragma unroll
+                    for (int c = 0; c < DEPTH; c += X_VECTOR) multiply(stage, c, mine, sum);
+                });
             if (!more) break;
+            const int last = left + DEPTH;  // channels that came last
             more = shifts.next(shift);
             left = more ? channels.count : 1;
             if (more)
                 loader.turn_to(shift, x, weight, p, shared);
             else
                 loader.rest();  // in a last round, which multiplies what came last
+            if constexpr (!WHOLE_STEPS)
+                step([&](const Stage& stage) {
+#pragma unroll 1
+                    for (int c = 0; c < last; c += X_VECTOR) multiply(stage, c, mine, sum);
+                });
         }
     }
 

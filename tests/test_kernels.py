@@ -20,6 +20,7 @@ from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Tile
 from tconv.gpu.families import gemm
 from tconv.gpu.families.gemm import TILES
+from tconv.gpu.source import read
 
 SMALL = Tile(rows=16, columns=8, depth=8, thread_rows=2, thread_columns=8)
 UPSAMPLING = cases.Case("upsampling", "1-D", (2, 4, 40), (4, 5, 4), {"stride": 2, "padding": 1})
@@ -176,6 +177,23 @@ def some_integers(case, rng):
         yield x, weight, bias
         if dtype == np.float32:
             yield channels_last(x), weight, bias
+
+
+PRODUCT = "multiply_add(sum[i][j], x[i][v], weight[v][j]);"
+
+
+@pytest.mark.parametrize("order", [np.ascontiguousarray, channels_last], ids=["rows", "channels"])
+@pytest.mark.parametrize("channels", [1, 4, 7, 8, 12, 20, 21])
+def test_the_last_step_of_a_shift_multiplies_the_channels_that_are_left_and_no_others(
+    order, channels
+):
+    standin.skip_without_compiler()
+    text = read("gemm.cuh")
+    assert text.count(PRODUCT) == 1
+    device = Standin(texts={"gemm.cuh": text.replace(PRODUCT, "sum[i][j] += 1;")})
+    x, weight = np.ones((2, channels, 9), "f4"), np.ones((channels, 5, 4), "f4")
+    y = device.verbs("gemm", SMALL)(order(x), weight, stride=2)  # of two shifts
+    np.testing.assert_array_equal(y, 2 * channels)
 
 
 @pytest.fixture

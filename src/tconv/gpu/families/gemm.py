@@ -110,9 +110,8 @@ def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
     skips the shifts at which none of its phases has a tap.
     """
     _, tile, phase_columns, visits = _least(call, tiles)
-    products = visits * tile.columns * _round_up(call.channels, tile.depth)
-    useful = prod(call.geometry.kernel_size) * call.out_channels * call.channels
-    return tile, phase_columns, useful / max(products, 1)
+    useful = prod(call.geometry.kernel_size) * call.out_channels
+    return tile, phase_columns, useful / max(visits * tile.columns, 1)
 
 
 @lru_cache(maxsize=16)  # other families ask too
@@ -130,17 +129,18 @@ def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
     """Return about how many instructions a warp issues for each row of the matrix product.
 
     As if all were copied one by one: a tile, and with it the order of sums that blocks share, does
-    not depend on the order of memory.
+    not depend on the order of memory.  A step of fewer channels multiplies these alone, but takes
+    the instructions of all copies.
     """
     run = RUN_BYTES // call.type.accumulator_bytes
     sums = tile.thread_rows * tile.thread_columns
     reads = sum(-(-n // run) for n in (tile.thread_rows, tile.thread_columns))
     copies = (tile.rows + tile.columns) * tile.depth // tile.threads
-    step = tile.depth * (sums + reads) + 2 * copies + 30
-    steps = visits * -(-call.channels // tile.depth)
+    steps = -(-call.channels // tile.depth)
+    visit = call.channels * (sums + reads) + steps * (2 * copies + 30)
     stores = 12 * sums + 300
     blocks = _column_blocks(call, tile, phase_columns)
-    return (steps * step + blocks * stores) * tile.threads / tile.rows
+    return (visits * visit + blocks * stores) * tile.threads / tile.rows
 
 
 def _visits(call: Call, tile: Tile, phase_columns: int) -> int:
