@@ -5,9 +5,10 @@ The compulsory ones are all of x, the weight and the result, once.
 
 - gather: two elements for each product, and each output.
 - A family with a tile: a block fetches a tile of rows (hopper: a box) and one of columns for every
-  shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes); absent
-  elements count too.  A cluster fetches a tile of columns once for all of its blocks.  A second
-  pass reads what the first has written.  Copies that are made first are read and written.
+  shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes; gemm:
+  one by one); absent elements count too.  A cluster fetches a tile of columns once for all of its
+  blocks.  A second pass reads what the first has written.  Copies that are made first are read and
+  written.
 - depthwise, direct: a run fetches whole vectors of the inputs that its window spans, for each row
   that has taps, and a block the weights of its channels.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
@@ -59,7 +60,8 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
 
 def _tiles(call: Call, choice: Choice, tile: Tile | WarpTile) -> tuple[int, int]:
     """Return the elements that all blocks fetch, and the products that they compute."""
-    whole = 16 // call.type.element_bytes if choice.specialisation.kernel == "mma" else tile.depth
+    wholes = {"gemm": 1, "mma": 16 // call.type.element_bytes}  # channels
+    whole = wholes.get(choice.specialisation.kernel, tile.depth)
     depth = -(-call.channels // whole) * whole
     steps = call.geometry.groups * _visits(call, choice, tile) * depth
     rows, weights = choice.row_blocks * tile.rows, choice.row_blocks * tile.columns
