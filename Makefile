@@ -31,19 +31,20 @@ gpu gpu-test gpu-sanitize gpu-bench: export PYTHONPATH = src
 RESULTS ?= benchmarks/results
 # Interrupted when its time is up, pytest still says what has failed; before, where a test hangs.
 # Libraries there may warn.
-LIMIT      := timeout --foreground --signal INT --kill-after 20
+LIMIT      := timeout --signal INT --kill-after 20
 GPU_PYTEST := $(PYTHON) -m pytest -W default -o faulthandler_timeout=100 -m gpu tests
 gpu:  ## the kernels on a GPU: right, clean, and how fast
 	$(MAKE) --jobs 1 --keep-going gpu-test gpu-sanitize gpu-bench
 
 gpu-test:  ## every kernel and element type against the oracle; thousands of kernels to compile
-	$(LIMIT) 480 $(GPU_PYTEST) \
+	$(LIMIT) --foreground 480 $(GPU_PYTEST) \
 	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo '-n auto')
 
 FEW := (vocoder or (named_cases and groups) or blocks_share or single_channels_are_exact \
     or (other_orders and square)) \
     and not infinity and not everywhere and not and_type
-# Libraries probe the driver for what it may lack: what the API refuses is no fault of a kernel.
+# Libraries probe the driver for what it may lack: what the API refuses is no fault of a kernel.  Not
+# in the foreground: there pytest, a child of the sanitizer, would not be interrupted.
 gpu-sanitize: export TCONV_OWN_MEMORY = 1
 gpu-sanitize:  ## a few cases of every kernel under compute-sanitizer
 	failed=; \
@@ -54,7 +55,7 @@ gpu-sanitize:  ## a few cases of every kernel under compute-sanitizer
 	test -z "$$failed" || { echo "not clean:$$failed"; exit 1; }
 
 gpu-bench:  ## every layer and element type beside PyTorch's cuDNN; a second run goes on
-	$(PYTHON) -m tconv bench --gpu --gradients --seconds 540 \
+	$(PYTHON) -m tconv bench --gpu --gradients --seconds 510 \
 	    --json $(RESULTS)/gpu.json --pictures $(RESULTS)
 
 clean:
