@@ -1,9 +1,10 @@
 """The way to the card, as far as it goes without one: selection, sources and arguments."""
 
 import re
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -225,6 +226,19 @@ def test_every_run_of_the_direct_kernel_has_a_thread():
         assert choice.blocks == g.groups * choice.column_blocks * choice.row_blocks
         run = s["RUN_Q"] * s["STRIDE_X"] * s["PHASES_Y"] * s["OUT_CHANNELS"]
         assert choice.group_runs * choice.column_blocks * g.groups * run >= prod(g.out_shape)
+
+
+@pytest.mark.parametrize("kernel", ["depthwise", "direct"])
+def test_windows_take_no_more_shared_memory_than_a_block_has_without_being_asked(kernel):
+    fit = 0
+    for size, stride, m, dtype in product(
+        (2, 7, 16, 33, 64), (1, 2, 8, 32), (1, 4, 8), ("float16", "float32", "complex128")
+    ):
+        g = gpu.plan((1, 8, 40, 40), (8, m, size, size), dtype, stride=stride).geometry
+        with suppress(ValueError):
+            assert choose(g, dtype, kernel=kernel).specialisation.shared_bytes <= 48 << 10
+            fit += 1
+    assert fit > 30
 
 
 def test_image_sizes_of_few_output_channels_share_one_specialisation():

@@ -26,8 +26,7 @@ WEIGHT_BYTES = 16 << 10
 """Of shared memory, for as many channels at a time as have room there; one has room anyway."""
 INPUT_BYTES = 16 << 10
 """Of the L1 cache, where the rows of as many channels shall stay from one shift to the next."""
-MOST_WEIGHT_BYTES = 32 << 10
-"""Of one channel."""
+MOST_SHARED_BYTES = 48 << 10
 PRODUCTS_A_BYTE = 5
 """What a multiprocessor multiplies while L2 brings a byte; a round number that nobody measured."""
 GAIN = 0.9
@@ -76,7 +75,7 @@ def _runs(call: Call) -> Iterator[Run]:
                     and _sums(call, run) * words <= MOST_SUMS
                     and run.inputs(call) * words <= MOST_INPUTS
                     and q * g.kernel_size[-1] * m * phases_y <= MOST_PRODUCTS
-                    and run.weight_bytes(call, 1) <= MOST_WEIGHT_BYTES
+                    and _shared_bytes(call, run, 1) <= MOST_SHARED_BYTES
                 ):
                     yield run
 
@@ -111,11 +110,7 @@ def _cost(call: Call, run: Run) -> float:
 
 
 def _specialisation(call: Call, run: Run) -> Specialisation:
-    g, x_vector = call.geometry, _x_vector(call, run)
-    depth = min(call.channels, WEIGHT_BYTES // run.weight_bytes(call, 1))
-    if prod(axis.shifts for axis in call.axes[:-1]) > 1:
-        depth = min(depth, INPUT_BYTES // (THREADS * run.q * call.type.element_bytes))
-    depth = max(1, depth)
+    g, x_vector, depth = call.geometry, _x_vector(call, run), _depth(call, run)
     return Specialisation(
         kernel="direct",
         dtype=call.dtype,
@@ -136,9 +131,22 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
             ("OUT_VECTOR", run.out_vector(call)),
             ("BLOCKS", _resident_blocks(call, run)),
         ),
-        shared_bytes=depth * run.weight_bytes(call, 1)
-        + run.passage_bytes(call, THREADS, call.index_bits),
+        shared_bytes=_shared_bytes(call, run, depth),
     )
+
+
+def _depth(call: Call, run: Run) -> int:
+    """Return how many channels' weights are in shared memory at a time."""
+    depth = min(call.channels, WEIGHT_BYTES // run.weight_bytes(call, 1))
+    if prod(axis.shifts for axis in call.axes[:-1]) > 1:
+        depth = min(depth, INPUT_BYTES // (THREADS * run.q * call.type.element_bytes))
+    return max(1, depth)
+
+
+def _shared_bytes(call: Call, run: Run, depth: int) -> int:
+    """Return the size of the kernel's ``Shared``; the kernel asserts it."""
+    weights = depth * run.weight_bytes(call, 1)
+    return weights + run.passage_bytes(call, THREADS, call.index_bits)
 
 
 def _resident_blocks(call: Call, run: Run) -> int:
