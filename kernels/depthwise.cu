@@ -42,7 +42,7 @@ depthwise(const Element* __restrict__ x, const Element* __restrict__ weight,
 #pragma unroll 1
     for (int i = threadIdx.x; i < KERNEL_Z * KERNEL_Y * WEIGHTS; i += THREADS) {
         const int at = i % WEIGHTS, row = i / WEIGHTS;
-        const Accumulator one = fetch_weight(weight, weight_at, row, at, p);
+        const Accumulator one = fetch_weight(weight, weight_at, row, at, KERNEL_X, p);
         shared.weight[row][at / AT_ONCE].of[at % AT_ONCE] = one;
         finite = finite && is_finite(one);
     }

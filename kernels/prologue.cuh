@@ -59,6 +59,7 @@ constexpr int ROWS_AT_ONCE = 2;  // rows of inputs that are loaded together
 constexpr int FIRST_PHASE = 1;   // r_begin along X
 constexpr int X_LEAD = 3;        // elements of a vector before a run's first input
 constexpr int TILES = 4;         // of runs that a block computes
+constexpr int PARTS_X = 1;       // of a window too long for registers; KERNEL_X counts one part's taps
 constexpr int STEP_Q = 2;        // q of a thread in one round of its walk along X
 constexpr bool WEIGHTS_HELD = true;  // in registers, from the first round to the last
 

@@ -157,16 +157,17 @@ __device__ __forceinline__ constexpr WeightPlace weight_place(int at)
             at / STRIDE_X % OUT_CHANNELS, at % STRIDE_X};
 }
 
-// Fetches the weight at this place of a row of taps; 0 where there is no tap.
+// Fetches the weight at this place of a row of taps, of which there are so many; else 0.
 __device__ __forceinline__ Accumulator fetch_weight(const Element* __restrict__ weight, Index from,
-                                                    int row, int at, const Params& p)
+                                                    int row, int at, Index taps, const Params& p)
 {
     const WeightPlace place = weight_place(at);
     const int k = WindowX::tap(place.j, place.r);
     from += place.c * p.weight_c + place.m * p.weight_m;
     if (AXES > 1) from += row % KERNEL_Y * p.axis[Y].weight_stride;
     if (AXES > 2) from += row / KERNEL_Y * p.axis[0].weight_stride;
-    return k < 0 ? Accumulator{} : widen(weight[from + k * p.axis[AXES - 1].weight_stride]);
+    if (k < 0 || k >= taps) return {};
+    return widen(weight[from + k * p.axis[AXES - 1].weight_stride]);
 }
 
 // Adds the products of one row of inputs and one row of taps.

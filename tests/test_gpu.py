@@ -218,6 +218,17 @@ def test_layers_of_few_output_channels_are_summed_directly_on_fma_units(dtype):
     assert plan("dcgan-rgb", "float16").choice.specialisation.kernel == "mma"
 
 
+def test_windows_too_long_for_registers_are_summed_in_parts():
+    for dilation, parts in ((1, 4), (2, 8)):
+        choice = gpu.plan(
+            (1, 64, 8192), (64, 1, 127), padding=63, groups=64, dilation=dilation
+        ).choice
+        s = choice.specialisation
+        assert (s.kernel, s["KERNEL_X"] * s["PARTS_X"], s["PARTS_X"]) == ("direct", 128, parts)
+        assert s["KERNEL_X"] * dilation % s["X_VECTOR"] == 0
+        assert "not depthwise: a 127 window of these channels does not fit" in str(choice.refusals)
+
+
 def test_every_run_of_the_direct_kernel_has_a_thread():
     for name in ("dcgan-rgb", "fsrcnn-x3", "text-sr", "kernelbench-70"):
         choice, g = plan(name).choice, plan(name).geometry

@@ -81,7 +81,7 @@ def _best(call: Call) -> tuple[Run, Specialisation] | None:
             continue
         for q in (n for n in (8, 4, 2, 1) if n <= widest):
             for phases_y in (rows, 1):
-                run = Run(q, phases_y, out_channels)
+                run = Run(q, phases_y, out_channels, g.kernel_size[-1])
                 specialisation = _specialisation(call, run)
                 if specialisation is not None:
                     return run, specialisation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from dataclasses import replace
+from math import gcd, prod
 
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
@@ -62,22 +63,34 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     )
 
 
-def _runs(call: Call) -> Iterator[Run]:
-    """Yield what a thread could compute."""
-    g, words = call.geometry, call.type.accumulator_bytes // 4
-    stride_y = (1, *g.stride)[-2]
-    for m in range(1, min(call.out_channels, MOST_OUT_CHANNELS) + 1):
-        for q in (8, 4, 2, 1):
-            for phases_y in dict.fromkeys((stride_y, 1)):
-                run = Run(q, phases_y, m)
-                if (
-                    call.out_channels % m == 0
-                    and _sums(call, run) * words <= MOST_SUMS
-                    and run.inputs(call) * words <= MOST_INPUTS
-                    and q * g.kernel_size[-1] * m * phases_y <= MOST_PRODUCTS
-                    and _shared_bytes(call, run, 1) <= MOST_SHARED_BYTES
-                ):
-                    yield run
+def _runs(call: Call) -> list[Run]:
+    """Return what a thread could compute: of the whole window, or part by part."""
+    g, most = call.geometry, min(call.out_channels, MOST_OUT_CHANNELS)
+    channels = [m for m in range(1, most + 1) if call.out_channels % m == 0]
+    rows = dict.fromkeys(((1, *g.stride)[-2], 1))
+    runs = [Run(q, y, m, g.kernel_size[-1]) for m in channels for q in (8, 4, 2, 1) for y in rows]
+    parts = (replace(run, taps=taps) for run in runs for taps in _parts(call, run))
+    return [run for run in runs if _fits(call, run)] or [run for run in parts if _fits(call, run)]
+
+
+def _parts(call: Call, run: Run) -> Iterator[int]:
+    """Yield numbers of taps after which phases and vectors of inputs begin anew."""
+    g = call.geometry
+    whole = g.stride[-1] * _x_vector(call, run)
+    taps = whole // gcd(whole, g.dilation[-1])
+    while taps < g.kernel_size[-1]:
+        yield taps
+        taps *= 2
+
+
+def _fits(call: Call, run: Run) -> bool:
+    words = call.type.accumulator_bytes // 4
+    return (
+        _sums(call, run) * words <= MOST_SUMS
+        and run.inputs(call) * words <= MOST_INPUTS
+        and run.q * run.taps * run.out_channels * run.phases_y <= MOST_PRODUCTS
+        and _shared_bytes(call, run, 1) <= MOST_SHARED_BYTES
+    )
 
 
 def _sums(call: Call, run: Run) -> int:
@@ -94,14 +107,15 @@ def _cost(call: Call, run: Run) -> float:
     Or could be issued while L2 brings the inputs, if that takes longer.
     """
     g = call.geometry
-    kernel_z, kernel_y, kernel_x = (1, 1, *g.kernel_size)[-3:]
+    kernel_z, kernel_y, _ = (1, 1, *g.kernel_size)[-3:]
     stride_z, stride_y, _ = (1, 1, *g.stride)[-3:]
+    parts = run.parts(g)
     rows = kernel_y / stride_y if run.phases_y == 1 else call.axes[-2].shifts
-    products = run.q * kernel_x * run.out_channels * kernel_y * kernel_z / stride_z
+    products = run.q * run.taps * parts * run.out_channels * kernel_y * kernel_z / stride_z
     products *= run.phases_y / stride_y
-    reads = run.weight_bytes(call, 1) / 16 / (kernel_y * kernel_z) * run.phases_y
+    reads = run.weight_bytes(call, 1) / 16 / (kernel_y * kernel_z * parts) * run.phases_y
     loads = 2 * (run.inputs(call) / _x_vector(call, run) + 1)
-    steps = rows * kernel_z / stride_z
+    steps = rows * parts * kernel_z / stride_z
     traffic = run.q * call.type.element_bytes * PRODUCTS_A_BYTE
     step = max(products + steps * (reads + loads + 5), steps * traffic)
     stores = 5 * _sums(call, run) + 300
@@ -119,7 +133,8 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
         constants=(
             ("AXES", g.ndim),
             ("ACTIVATION", call.activation or "none"),
-            *window(g),
+            *(dict(window(g)) | {"KERNEL_X": run.taps}).items(),
+            ("PARTS_X", run.parts(g)),
             ("CHANNELS", 1),
             ("OUT_CHANNELS", run.out_channels),
             ("DEPTH", depth),

@@ -13,11 +13,15 @@ from ..call import Call
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a thread computes: ``q`` neighbouring q in all phases, of some rows and channels."""
+    """What a thread computes: ``q`` neighbouring q in all phases, of some rows and channels.
+
+    It has the inputs for so many ``taps`` of the last axis in registers at a time.
+    """
 
     q: int
     phases_y: int
     out_channels: int
+    taps: int
 
     def outputs(self, g: Geometry) -> int:
         """Return how many neighbours of one row that is."""
@@ -28,11 +32,19 @@ class Run:
         axis = call.axes[-1]
         stride = call.geometry.stride[-1]
         last_q = (axis.r_begin + self.outputs(call.geometry) - 1) // stride
-        return last_q + 1 + last_shift(call.geometry)
+        return last_q + 1 + self.last_shift(call.geometry)
+
+    def last_shift(self, g: Geometry) -> int:
+        """Return the shift of the last of the taps."""
+        return (self.taps - 1) * g.dilation[-1] // g.stride[-1]
+
+    def parts(self, g: Geometry) -> int:
+        """Return how many times so many taps the window has."""
+        return -(-g.kernel_size[-1] // self.taps)
 
     def lead(self, call: Call, x_vector: int) -> int:
         """Return how many elements of a vector lie before the first input."""
-        return (call.axes[-1].q_begin - last_shift(call.geometry)) % x_vector
+        return (call.axes[-1].q_begin - self.last_shift(call.geometry)) % x_vector
 
     def out_vector(self, call: Call) -> int:
         """Return how many outputs can be stored at once."""
@@ -41,9 +53,10 @@ class Run:
     def weight_bytes(self, call: Call, channels: int) -> int:
         """Return the shared memory that the weights of some input channels take."""
         g = call.geometry
-        row = call.axes[-1].shifts * channels * self.out_channels * g.stride[-1]
+        shifts = self.last_shift(g) + 1 if g.dilation[-1] <= g.stride[-1] else self.taps
+        row = shifts * channels * self.out_channels * g.stride[-1]
         row_bytes = _round_up(row * call.type.accumulator_bytes, 16)
-        return prod(g.kernel_size[:-1]) * row_bytes
+        return self.parts(g) * prod(g.kernel_size[:-1]) * row_bytes
 
     def passage_bytes(self, call: Call, threads: int, index_bits: int) -> int:
         """Return the shared memory through which results leave."""
@@ -61,11 +74,6 @@ class Run:
         row_runs = -(-g.out_size[-1] // self.outputs(g))
         rows = q_sizes[-2:-1] if self.phases_y > 1 else g.out_size[-2:-1]
         return row_runs, g.batch * prod(g.out_size[:-2]) * prod(rows) * row_runs
-
-
-def last_shift(g: Geometry) -> int:
-    """Return the shift of the last tap along the last axis."""
-    return (g.kernel_size[-1] - 1) * g.dilation[-1] // g.stride[-1]
 
 
 def last_axis_is_nearest(call: Call) -> bool:
