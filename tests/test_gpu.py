@@ -200,7 +200,7 @@ def test_dense_layers_take_the_gemm():
         choice = plan(name).choice
         assert choice.specialisation.kernel == "gemm"
         (refusal,) = [text for text in choice.refusals if text.startswith("not direct: ")]
-        assert refusal.endswith(" of a matrix product") or "does not fit" in refusal
+        assert refusal.endswith(" of what the next best kernel does") or "does not fit" in refusal
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -208,9 +208,8 @@ def test_layers_of_few_output_channels_are_summed_directly_on_fma_units(dtype):
     for name in ("dcgan-rgb", "fsrcnn-x3", "text-sr", "kernelbench-70"):
         choice = plan(name, dtype).choice
         assert choice.specialisation.kernel == "direct"
-        assert re.fullmatch(
-            r"few output channels: it costs \d\d% of a matrix product", choice.reason
-        )
+        costs = r"few output channels: it costs \d\d% of what the next best kernel does"
+        assert re.fullmatch(costs, choice.reason)
         assert plan(name, dtype, channels_last=True).choice.specialisation.kernel == "gemm"
         assert choose(plan(name).geometry, dtype, operation="conv").specialisation.kernel in GENERAL
     for precision, kernel in ((None, "direct"), ("tf32", "mma"), ("tf32x3", "mma")):
@@ -311,6 +310,19 @@ def test_few_output_channels_take_a_narrow_tile_that_mixes_phases():
     choice = plan("dcgan-rgb", channels_last=True).choice
     assert choice.tile.columns == 16
     assert choice.phase_columns == 3
+
+
+def test_gather_computes_what_would_leave_a_tile_nearly_empty():
+    kernels = {}
+    for channels in (1, 2, 8):
+        g = gpu.plan((1, 8 * channels, 9, 9), (8 * channels, channels, 4, 4), groups=8).geometry
+        choice = choose(g, operation="conv")
+        kernels[channels] = choice.specialisation.kernel
+        assert (choice.specialisation.kernel == "gather") == any(
+            re.fullmatch(r"not gemm: it would cost \d+\.\d times as much as gather", refusal)
+            for refusal in choice.refusals
+        )
+    assert kernels == {1: "gather", 2: "gather", 8: "gemm"}
 
 
 def test_phases_with_different_taps_get_blocks_of_their_own():

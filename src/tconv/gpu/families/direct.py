@@ -8,7 +8,7 @@ from math import gcd, prod
 
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
-from . import gemm
+from . import gather, gemm
 from .runs import Run, can_be_written_out, last_axis_is_nearest, window
 
 THREADS = 64
@@ -31,7 +31,7 @@ MOST_SHARED_BYTES = 48 << 10
 PRODUCTS_A_BYTE = 5
 """What a multiprocessor multiplies while L2 brings a byte; a round number that nobody measured."""
 GAIN = 0.9
-"""Of what gemm would cost; with more it is not worth a kernel for each window."""
+"""Of what gemm or gather would cost; with more it is not worth a kernel for each window."""
 
 
 def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:  # noqa: ARG001
@@ -43,19 +43,19 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     if run is None:
         size = "x".join(map(str, g.kernel_size))
         return f"a {size} window does not fit a thread's registers"
-    share = _cost(call, run) / gemm.cost(call)
+    share = _cost(call, run) / min(gemm.cost(call), gather.cost(call))
     if not asked:
         if not last_axis_is_nearest(call):
             return "the last axis is not nearest in memory"
         if share > GAIN:
-            return f"it would cost {share:.0%} of a matrix product"
+            return f"it would cost {share:.0%} of what the next best kernel does"
     row_runs, group_runs = run.counts(g, tuple(axis.q_size for axis in call.axes))
     row_blocks = -(-group_runs // THREADS)
     column_blocks = call.out_channels // run.out_channels
     return Choice(
         _specialisation(call, run),
         blocks=g.groups * column_blocks * row_blocks,
-        reason=f"few output channels: it costs {share:.0%} of a matrix product",
+        reason=f"few output channels: it costs {share:.0%} of what the next best kernel does",
         row_blocks=row_blocks,
         column_blocks=column_blocks,
         row_runs=row_runs,

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..call import Axis, Call
 from ..choice import Choice, Specialisation, Tile
+from . import gather
 
 TILES = {
     4: (
@@ -42,13 +43,13 @@ RUN_BYTES = 16
 def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:
     """Return how gemm computes a call, or why that would be a waste.
 
-    Gemm computes on its tiles' zeros too; gather loads two operands for every product.
+    Gemm copies and computes on its tiles' zeros too; gather loads two operands for every product.
     """
+    if not asked and (times := cost(call) / gather.cost(call)) > 1:
+        return f"it would cost {times:.1f} times as much as gather"
     tiles = (tile,) if tile else TILES[call.type.accumulator_bytes]
     tile, phase_columns, share = _best_tile(call, tiles)
     percent = f"{share:.0%} of the products in the gemm kernel's tiles are wanted"
-    if share < 1 / 8 and not asked:
-        return f"only {percent}"
     asynchronous = call.capability >= 80 and call.type.element_bytes >= 4
     row_blocks = -(-call.rows // tile.rows)
     column_blocks = _column_blocks(call, tile, phase_columns)
