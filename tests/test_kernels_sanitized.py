@@ -50,7 +50,7 @@ def test_the_sanitizers_find_nothing_on_hopper(build, late):
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 def test_the_sanitizers_find_nothing_on_hopper_in_many_geometries(build, late):
-    done = check("hopper", "20", "--dtypes", "f2", build=build, late=late)
+    done = check("hopper", "12", "--dtypes", "f2", build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -72,7 +72,7 @@ def test_the_sanitizers_find_nothing_on_tensor_cores(build, late):
 @pytest.mark.slow
 @pytest.mark.parametrize(("build", "late"), BUILDS, ids=BUILD_NAMES)
 def test_the_sanitizers_find_nothing_on_tensor_cores_in_many_geometries(build, late):
-    done = check("mma", "20", "--dtypes", "f4", "f2", build=build, late=late)
+    done = check("mma", "12", "--dtypes", "f4", "f2", build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -105,7 +105,7 @@ def test_planted_faults_are_noticed(fault):
 @pytest.mark.slow
 @pytest.mark.parametrize("mutant", kernel_mutants.MUTANTS, ids=str)
 def test_mutants_are_killed(mutant):
-    arguments = mutant.kernel, "40", "--axes", *mutant.axes, "--dtypes", *mutant.dtypes
+    arguments = mutant.kernel, "24", "--axes", *mutant.axes, "--dtypes", *mutant.dtypes
     done = check(*arguments, *plant(mutant))
     assert done.returncode != 0
     assert kernel_mutants.WRONG in done.stderr or done.returncode < 0, done.stderr
@@ -130,7 +130,7 @@ def test_the_sanitizers_find_nothing_in_a_gradient(build, late):
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_sanitizers_find_nothing_in_many_gradients(kernel, build, late):
     dtypes = ["f4", "f2", "c8", "c16"]
-    done = check_gradients(kernel, "100", "--dtypes", *dtypes, build=build, late=late)
+    done = check_gradients(kernel, "50", "--dtypes", *dtypes, build=build, late=late)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
