@@ -7,7 +7,8 @@
 // A block computes ROWS x COLUMNS of one group, a thread THREAD_ROWS x THREAD_COLUMNS of those,
 // over all channels or some.
 // While it multiplies one step (a shift, DEPTH channels) in shared memory, the next is on its way.
-// The last step of a shift may have fewer channels: it multiplies these alone.
+// Where DEPTH does not divide the channels, the last step of a shift ends with the last channel, so it
+// has some of the step before too, and multiplies those alone that are new.
 // At the end each sum is handed out at o = (q - q_begin) * stride + r - r_begin, a pixel shuffle.
 //
 // The order of summation is gather's: shifts ascending, then channels.  With all channels the bits
@@ -44,6 +45,7 @@ struct Operand {
     static constexpr int PLACES = CHANNELS_NEAR ? PLACE_UNITS / FAR
                                                 : THREADS < NEAR ? NEAR / THREADS : 1;
     static constexpr int CHANNELS = CHANNEL_UNITS / (CHANNELS_NEAR ? NEAR : FAR);
+    static constexpr int CHANNEL_STEP = CHANNELS_NEAR ? NEAR * VECTOR : FAR;  // between my channels
     static_assert(PLACES * CHANNELS * THREADS == PLACE_UNITS * CHANNEL_UNITS,
                   "every thread copies as much");
 
@@ -51,11 +53,10 @@ struct Operand {
     static constexpr int WIDTH = LENGTH + (CHANNELS_NEAR ? LANES / NEAR : 0);
     using Tile = Accumulator[CHANNEL_UNITS][WIDTH][CHANNEL_VECTOR];
 
-    // Places that have few channels share a pointer: only that advances.
-    static constexpr int POINTERS = CHANNELS_NEAR ? 1 : PLACES;
-
-    const Element* from[POINTERS];   // my first channel of the next step
-    Index at[PLACES];                // how far from the first place the others are
+    // My part of the next step is at from[d] + at[i].  Of these, the fewer advance.
+    static constexpr bool PLACES_ADVANCE = PLACES <= CHANNELS;
+    const Element* from[CHANNELS];
+    Index at[PLACES];
     bool there[PLACES];              // at this shift
     Vector value[PLACES][CHANNELS];  // unused where the copies are asynchronous
     // Where my first copy goes in the tile.  Lanes along places lie side by side, row after row.
@@ -70,7 +71,7 @@ struct Operand {
     static __device__ __forceinline__ int channel(int d)
     {
         const unsigned int thread = threadIdx.x;
-        return CHANNELS_NEAR ? (thread % NEAR + d * NEAR) * VECTOR : thread / NEAR + d * FAR;
+        return (CHANNELS_NEAR ? thread % NEAR * VECTOR : thread / NEAR) + d * CHANNEL_STEP;
     }
     static __device__ __forceinline__ int offset(unsigned int channel, int place)
     {
@@ -82,33 +83,40 @@ struct Operand {
         return &tile[0][0][0] + first + offset(channel(d) - channel(0), place(i) - place(0));
     }
 
-    // A new shift: `at` says where in the array my places are.
-    __device__ __forceinline__ void turn_to(const Element* array, Index stride)
-    {
-#pragma unroll
-        for (int i = 0; i < POINTERS; ++i) from[i] = array + at[i] + channel(0) * stride;
-#pragma unroll
-        for (int i = POINTERS; i < PLACES; ++i) at[i] -= at[0];
-    }
-
-    __device__ __forceinline__ void begin(Index stride, Index channels, Tile& tile)
+    // A new shift: find(place, at) says whether a place is there, and where in the array.
+    template <typename Find>
+    __device__ __forceinline__ void turn_to(const Element* array, Index stride, const Find& find)
     {
 #pragma unroll
         for (int i = 0; i < PLACES; ++i) {
-            const Element* here = i < POINTERS ? from[i] : from[0] + at[i];
+            there[i] = find(place(i), at[i]);
+            if (!there[i]) at[i] = 0;
+            at[i] += channel(0) * stride;
+        }
+#pragma unroll
+        for (int d = 0; d < CHANNELS; ++d) from[d] = array + d * CHANNEL_STEP * stride;
+    }
+
+    // Channels from `channels` on are not there; the next step begins `advance` channels later.
+    __device__ __forceinline__ void begin(Index stride, Index channels, Index advance, Tile& tile)
+    {
+#pragma unroll
+        for (int i = 0; i < PLACES; ++i) {
 #pragma unroll
             for (int d = 0; d < CHANNELS; ++d) {
-                const bool copy = there[i] && (WHOLE_STEPS || channel(d) < channels);
-                const auto* vector = reinterpret_cast<const Vector*>(
-                    here + (channel(d) - channel(0)) * stride);
+                const bool copy = there[i] && (!FEW_CHANNELS || channel(d) < channels);
+                const auto* vector = reinterpret_cast<const Vector*>(from[d] + at[i]);
                 if constexpr (ASYNC)
                     copy_async_if<sizeof(Vector)>(copy, to(tile, i, d), vector);
                 else
                     value[i][d] = copy ? *vector : Vector{};
             }
         }
+        const Index on = advance * stride;
 #pragma unroll
-        for (int i = 0; i < POINTERS; ++i) from[i] += DEPTH * stride;
+        for (int i = 0; i < (PLACES_ADVANCE ? PLACES : 0); ++i) at[i] += on;
+#pragma unroll
+        for (int d = 0; d < (PLACES_ADVANCE ? 0 : CHANNELS); ++d) from[d] += on;
     }
 
     __device__ __forceinline__ void end(Tile& tile)
@@ -251,23 +259,16 @@ struct Loader {
     Operand<ROWS, X_VECTOR, X_CHANNELS_LAST> x;
     Operand<COLUMNS, WEIGHT_VECTOR, false> weight;
 
-    // A new shift: where do my copies begin, and which are there?  The others need an address too.
     __device__ __forceinline__ void turn_to(const Shift& shift, const Element* x_from,
                                             const Element* weight_from, const Params& p,
                                             const Shared& shared)
     {
-#pragma unroll
-        for (int i = 0; i < x.PLACES; ++i) {
-            x.there[i] = find_input(shared.row[x.place(i)], shift, p, x.at[i]);
-            if (!x.there[i]) x.at[i] = 0;
-        }
-        x.turn_to(x_from, p.x_c);
-#pragma unroll
-        for (int i = 0; i < weight.PLACES; ++i) {
-            weight.there[i] = find_tap(shared.column[weight.place(i)], shift, p, weight.at[i]);
-            if (!weight.there[i]) weight.at[i] = 0;
-        }
-        weight.turn_to(weight_from, p.weight_c);
+        x.turn_to(x_from, p.x_c, [&](int i, Index& at) {
+            return find_input(shared.row[i], shift, p, at);
+        });
+        weight.turn_to(weight_from, p.weight_c, [&](int j, Index& at) {
+            return find_tap(shared.column[j], shift, p, at);
+        });
     }
 
     // Nothing is left to copy.
@@ -279,10 +280,13 @@ struct Loader {
         for (int i = 0; i < weight.PLACES; ++i) weight.there[i] = false;
     }
 
+    // The next step of `channels` that are left at this shift.
     __device__ __forceinline__ void begin(Index channels, const Params& p, Stage& stage)
     {
-        x.begin(p.x_c, channels, stage.x);
-        weight.begin(p.weight_c, channels, stage.weight);
+        const Index after = channels - DEPTH;
+        const Index advance = after < DEPTH ? after : DEPTH;
+        x.begin(p.x_c, channels, advance, stage.x);
+        weight.begin(p.weight_c, channels, advance, stage.weight);
     }
 
     __device__ __forceinline__ void end(Stage& stage)
@@ -446,23 +450,25 @@ __device__ __forceinline__ void matrix_product(Index block, const Channels& chan
         };
         for (bool more = true;;) {
 #pragma unroll 1
-            while (left > 0)
+            while (!FEW_CHANNELS && left > 0)
                 step([&](const Stage& stage) {
 #pragma unroll
                     for (int c = 0; c < DEPTH; c += X_VECTOR) multiply(stage, c, mine, sum);
                 });
             if (!more) break;
-            const int last = left + DEPTH;  // channels that came last
+            const int fresh = left + DEPTH;  // channels among those that came last
             more = shifts.next(shift);
             left = more ? channels.count : 1;
             if (more)
                 loader.turn_to(shift, x, weight, p, shared);
             else
                 loader.rest();  // in a last round, which multiplies what came last
-            if constexpr (!WHOLE_STEPS)
+            if (FEW_CHANNELS || fresh < DEPTH)
                 step([&](const Stage& stage) {
+                    const int end = FEW_CHANNELS ? fresh : DEPTH;
 #pragma unroll 1
-                    for (int c = 0; c < last; c += X_VECTOR) multiply(stage, c, mine, sum);
+                    for (int c = end - fresh; c < end; c += X_VECTOR)
+                        multiply(stage, c, mine, sum);
                 });
         }
     }

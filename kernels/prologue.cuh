@@ -28,7 +28,7 @@ constexpr int THREAD_ROWS = 8;           // of one thread's part of the tile
 constexpr int THREAD_COLUMNS = 8;
 constexpr bool X_CHANNELS_LAST = true;   // channels are nearest in x's memory
 constexpr bool ASYNC = true;             // copy to shared memory asynchronously (sm_80 and later)
-constexpr bool WHOLE_STEPS = false;      // DEPTH divides the channels
+constexpr bool FEW_CHANNELS = false;     // fewer than DEPTH
 constexpr int BLOCKS = 4;                // of a multiprocessor: what the registers are shared out for
 constexpr int CHANNEL_LANES = 1;         // neighbouring threads that sum different channels
 

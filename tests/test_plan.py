@@ -17,8 +17,8 @@ def test_a_plan_says_what_would_run_and_why():
     text = str(plan("unet-top"))
     assert text.startswith("gemm on float32, compute capability 8.0\n")
     assert "because     100% of the products in the gemm kernel's tiles are wanted" in text
-    assert "tile        128 rows (n, q) x 128 columns (phase, m), 16 channels a step" in text
-    assert "grid        8192 blocks of 256 threads" in text
+    assert "tile        128 rows (n, q) x 128 columns (phase, m), 8 channels a step" in text
+    assert "grid        8192 blocks of 128 threads" in text
     assert "asynchronous copies, 32-bit offsets" in text
     assert "work        3.44e+10 FLOP, at least 8.05e+08 bytes" in text
 

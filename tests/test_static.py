@@ -348,6 +348,8 @@ def counted(g, choice):
         for phases in product(*map(range, g.stride))
         for _ in range(choice.phase_columns)
     ]
+    # The last step of a shift begins early enough to be whole.
+    steps = math.ceil(g.in_channels // g.groups / tile.depth)
     fetched = 0
     for first in range(0, len(columns), tile.columns):
         visited = {
@@ -356,14 +358,14 @@ def counted(g, choice):
             for taps in product(*(g.taps(a).get(r[a], ()) for a in range(g.ndim)))
         }
         rows = math.ceil(g.batch * math.prod(q_sizes) / tile.rows)
-        fetched += rows * len(visited) * g.in_channels * (tile.rows + tile.columns)
-    return fetched  # by all groups, which share the channels
+        fetched += rows * len(visited) * steps * tile.depth * (tile.rows + tile.columns)
+    return g.groups * fetched
 
 
 @pytest.mark.parametrize(
     ("x", "weight", "options"),
     [
-        ((2, 40, 9, 9), (40, 64, 3, 3), {"stride": 2, "padding": 1}),  # each phase its own blocks
+        ((2, 42, 9, 9), (42, 64, 3, 3), {"stride": 2, "padding": 1}),  # each phase its own blocks
         ((2, 40, 9, 9), (40, 3, 4, 4), {"stride": 2, "padding": 1}),  # phases share a block
         ((1, 64, 9, 9), (64, 32, 2, 2), {"stride": 2, "groups": 2}),
         ((1, 32, 99), (32, 4, 9), {"stride": 8}),  # one phase in eight has a second tap
@@ -378,6 +380,13 @@ def test_a_grid_of_gemm_moves_a_tile_of_each_operand_for_every_shift_of_every_bl
     assert traffic.traffic(call, choice).fetched == 4 * counted(call.geometry, choice)
 
 
+def test_the_adjoint_is_a_kernel_of_its_own_though_its_constants_are_those_of_the_layer():
+    rows = chosen.rows(("float32",), (90,), ("linknet-up",))
+    of_gemm = [row.one for row in rows if row.one.kernel == "gemm"]
+    (adjoint,) = [one for one in of_gemm if one.adjoint]
+    assert replace(adjoint, adjoint=False) in of_gemm
+
+
 CODE = record.Code(
     spills=0, global_loads={16: 8, 4: 8}, global_stores={16: 4}, copies={}, tensor_copies=0,
     shared_loads={16: 16}, main=sass.Share(100, 92, 92), step=sass.Share(100, 92, 92),
@@ -385,7 +394,7 @@ CODE = record.Code(
 GOOD = record.Measurement("gemm", 128, 20480, 0, 0, 0.5, CODE)
 GEMM = Specialisation(
     "gemm", "float32", 32, threads=256,
-    constants=(("COLUMNS", 128), ("WHOLE_STEPS", True), ("X_VECTOR", 1), ("WEIGHT_VECTOR", 4)),
+    constants=(("COLUMNS", 128), ("X_CHANNELS_LAST", False), ("X_VECTOR", 1), ("WEIGHT_VECTOR", 4)),
 )  # fmt: skip
 
 
@@ -401,7 +410,7 @@ def test_a_kernel_within_the_limits_is_not_complained_of():
         (replace(GOOD, code=None, spilled_bytes=8), "spills"),
         (replace(GOOD, warnings=1), "compiles with a warning"),
         (replace(GOOD, shared_bytes=(227 << 10) + 1), "of shared memory, and has 232448"),
-        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "less than 90.0%"),
+        (replace(GOOD, code=replace(CODE, main=sass.Share(100, 89, 89))), "less than 89.5%"),
     ],
     ids=["bytes", "instructions", "only compiled", "warning", "shared memory", "share"],
 )
@@ -414,12 +423,12 @@ def test_a_broken_limit_is_named(bad, complaint):
 @pytest.mark.parametrize(
     ("constants", "least"),
     [
-        ({"COLUMNS": 128, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 90),
-        ({"COLUMNS": 128, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 1}, 89),
-        ({"COLUMNS": 128, "WHOLE_STEPS": False, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 87),
-        ({"COLUMNS": 64, "WHOLE_STEPS": True, "X_VECTOR": 4, "WEIGHT_VECTOR": 4}, 90),
-        ({"COLUMNS": 64, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 87),
-        ({"COLUMNS": 16, "WHOLE_STEPS": True, "X_VECTOR": 1, "WEIGHT_VECTOR": 4}, 77),
+        ({"COLUMNS": 128, "X_VECTOR": 1, "X_CHANNELS_LAST": False}, 90),
+        ({"COLUMNS": 64, "X_VECTOR": 1, "X_CHANNELS_LAST": False}, 90),
+        ({"COLUMNS": 32, "X_VECTOR": 4, "X_CHANNELS_LAST": True}, 90),
+        ({"COLUMNS": 64, "X_VECTOR": 1, "X_CHANNELS_LAST": True}, 88),
+        ({"COLUMNS": 32, "X_VECTOR": 1, "X_CHANNELS_LAST": False}, 87),
+        ({"COLUMNS": 16, "X_VECTOR": 1, "X_CHANNELS_LAST": False}, 76),
     ],
 )
 def test_a_matrix_product_keeps_its_share_by_tile_and_copies(constants, least):

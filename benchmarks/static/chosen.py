@@ -35,7 +35,7 @@ ORDERS = ("function", "layer", "layer, channels last")
 BY_CAPABILITY = {"ASYNC", "BLOCKS"}
 """Constants that follow from the capability alone: they make no row of their own."""
 
-Identity = tuple[str, str, int, int, tuple[tuple[str, Constant], ...]]
+Identity = tuple[str, str, int, int, bool, tuple[tuple[str, Constant], ...]]
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Row:
 def identity(s: Specialisation) -> Identity:
     """Return what distinguishes a row from others."""
     constants = tuple((n, value) for n, value in s.constants if n not in BY_CAPABILITY)
-    return s.kernel, s.dtype, s.index_bits, s.threads, constants
+    return s.kernel, s.dtype, s.index_bits, s.threads, s.adjoint, constants
 
 
 def rows(

@@ -11,20 +11,16 @@ from .chosen import ARCHITECTURES, Row
 from .record import Code, Measurement, Record
 
 SHARES = {
-    (True, True): {128: 0.90, 64: 0.90, 32: 0.89, 16: 0.83},
-    (True, False): {128: 0.89, 64: 0.87, 32: 0.85, 16: 0.77},
-    (False, True): {128: 0.88, 64: 0.88, 32: 0.88, 16: 0.80},
-    (False, False): {128: 0.87, 64: 0.85, 32: 0.82, 16: 0.72},
+    "channels by vectors": {128: 0.90, 64: 0.90, 32: 0.90, 16: 0.82},
+    "channels": {128: 0.90, 64: 0.88},
+    "rows": {128: 0.90, 64: 0.90, 32: 0.87, 16: 0.76},
 }
-"""Of the instructions in the main loop of the float32 matrix product, by the columns of its tile:
-where steps are whole or not, and inputs are copied by vectors or one by one.
+"""Of the instructions in the main loop of the float32 matrix product, rounded to whole percent: by
+what is copied side by side of an input, and by the columns of the tile.
 
-The main loop is a step with its copies.  A narrow tile copies more inputs for each product, the
-narrowest reads shared memory more often too, and a step that is not whole asks for each copy.
+The main loop is a step with its copies.  A narrow tile copies more inputs for each product, and the
+narrowest reads shared memory more often too.
 """
-
-BEST = 0.90
-"""Of the widest tile with whole steps and packed weights."""
 
 DIRECT_SHARE = 0.68
 """Of direct's in float32, where only one tap wants an input; with many taps it is over 0.90."""
@@ -94,9 +90,9 @@ def _least_share(specialisation: Specialisation) -> float:
         return 0.0
     if specialisation.kernel == "direct":
         return DIRECT_SHARE
-    least = SHARES[s["WHOLE_STEPS"], s["X_VECTOR"] > 1][s["COLUMNS"]]
-    best = s["COLUMNS"] == 128 and s["WHOLE_STEPS"] and s["WEIGHT_VECTOR"] > 1
-    return BEST if best else least
+    near = "channels" if s["X_CHANNELS_LAST"] else "rows"
+    share = SHARES[f"{near} by vectors" if s["X_VECTOR"] > 1 else near][s["COLUMNS"]]
+    return share - 0.005
 
 
 def _memory_bound(specialisation: Specialisation, code: Code) -> list[str]:

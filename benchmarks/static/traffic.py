@@ -6,7 +6,8 @@ The compulsory ones are all of x, the weight and the result, once.
 - gather: two elements for each product, and each output.
 - A family with a tile: a block fetches a tile of rows (hopper: a box) and one of columns for every
   shift that its columns have a tap at, in whole steps of channels (mma: in whole 16 bytes; gemm:
-  one by one); absent elements count too.  A cluster fetches a tile of columns once for all of its
+  whole steps unless there are fewer channels, of which it multiplies each once); absent elements
+  count too.  A cluster fetches a tile of columns once for all of its
   blocks.  A second pass reads what the first has written.  Copies that are made first are read and
   written.
 - depthwise, direct: a run fetches whole vectors of the inputs that its window spans, for each row
@@ -60,16 +61,23 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
 
 def _tiles(call: Call, choice: Choice, tile: Tile | WarpTile) -> tuple[int, int]:
     """Return the elements that all blocks fetch, and the products that they compute."""
-    wholes = {"gemm": 1, "mma": 16 // call.type.element_bytes}  # channels
-    whole = wholes.get(choice.specialisation.kernel, tile.depth)
-    depth = -(-call.channels // whole) * whole
-    steps = call.geometry.groups * _visits(call, choice, tile) * depth
+    fetched, multiplied = _channels(call, choice, tile)
+    visits = call.geometry.groups * _visits(call, choice, tile)
     rows, weights = choice.row_blocks * tile.rows, choice.row_blocks * tile.columns
-    fetched = rows + weights
+    places = rows + weights
     if boxes := choice.boxes:
-        fetched = boxes.count * boxes.images * prod(boxes.sizes)
-        fetched += weights // int(choice.specialisation["CLUSTER"])
-    return steps * fetched, steps * rows * tile.columns
+        places = boxes.count * boxes.images * prod(boxes.sizes)
+        places += weights // int(choice.specialisation["CLUSTER"])
+    return visits * fetched * places, visits * multiplied * rows * tile.columns
+
+
+def _channels(call: Call, choice: Choice, tile: Tile | WarpTile) -> tuple[int, int]:
+    """Return the channels that a block fetches at a shift, and how many it multiplies."""
+    whole = {"mma": 16 // call.type.element_bytes}.get(choice.specialisation.kernel, tile.depth)
+    depth = -(-call.channels // whole) * whole
+    if choice.specialisation.kernel == "gemm":
+        return depth if call.channels > whole else call.channels, call.channels
+    return depth, depth
 
 
 def _visits(call: Call, choice: Choice, tile: Tile | WarpTile) -> int:

@@ -14,13 +14,13 @@ from . import gather
 
 TILES = {
     4: (
-        Tile(128, 128, 16, 8, 8),
-        Tile(128, 64, 16, 8, 8),
-        Tile(128, 32, 16, 8, 8),
+        Tile(128, 128, 8, 8, 16),
+        Tile(256, 64, 8, 8, 16),
+        Tile(256, 32, 8, 8, 16),
         Tile(128, 16, 16, 8, 4),
     ),
-    8: (Tile(64, 64, 16, 4, 4), Tile(64, 16, 16, 4, 2)),
-    16: (Tile(64, 32, 8, 4, 2), Tile(64, 16, 8, 4, 2)),
+    8: (Tile(128, 64, 8, 8, 8), Tile(128, 16, 8, 8, 4)),
+    16: (Tile(64, 64, 8, 4, 4), Tile(64, 16, 8, 4, 2)),
 }
 """Tiles by the size in bytes of what is summed in, from wide to narrow."""
 
@@ -73,10 +73,10 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("THREAD_ROWS", tile.thread_rows),
             ("THREAD_COLUMNS", tile.thread_columns),
             ("ASYNC", asynchronous),
-            ("WHOLE_STEPS", call.channels % tile.depth == 0),
+            ("FEW_CHANNELS", call.channels < tile.depth),
             ("X_VECTOR", x_vector),
             ("WEIGHT_VECTOR", _weight_vector(call, tile, phase_columns)),
-            ("BLOCKS", _resident_blocks(call, tile, x_vector) if asynchronous else 1),
+            ("BLOCKS", _resident_blocks(tile)),
         ),
         shared_bytes=_shared_bytes(call, tile, x_vector),
         adjoint=call.adjoint,
@@ -138,7 +138,7 @@ def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
     reads = sum(-(-n // run) for n in (tile.thread_rows, tile.thread_columns))
     copies = (tile.rows + tile.columns) * tile.depth // tile.threads
     steps = -(-call.channels // tile.depth)
-    visit = call.channels * (sums + reads) + steps * (2 * copies + 30)
+    visit = call.channels * (sums + reads) + steps * (2 * copies + 22)
     stores = 12 * sums + 300
     blocks = _column_blocks(call, tile, phase_columns)
     return (visits * visit + blocks * stores) * tile.threads / tile.rows
@@ -242,15 +242,9 @@ def _weight_vector(call: Call, tile: Tile, phase_columns: int) -> int:
     return gcd(RUN_BYTES // call.type.element_bytes, copies, *facts)
 
 
-def _resident_blocks(call: Call, tile: Tile, x_vector: int) -> int:
-    """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing.
-
-    A thread gets 168 registers in a narrow block, and 128 in a wide one.  Where channels of x are
-    nearest, it takes more: before compute capability 9.0, and one by one before 10.0.
-    """
-    if tile.threads < 256:
-        return 384 // tile.threads
-    return 1 if call.x_channels_last and call.capability < (90 if x_vector > 1 else 100) else 2
+def _resident_blocks(tile: Tile) -> int:
+    """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
+    return 256 // tile.threads
 
 
 def _shared_bytes(call: Call, tile: Tile, x_vector: int) -> int:
