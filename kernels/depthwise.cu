@@ -15,6 +15,7 @@
 #include "gather.cuh"
 #include "depthwise.cuh"
 #include "runs.cuh"
+#include "passages.cuh"
 
 struct Shared {
     alignas(16) WeightVector weight[KERNEL_Z * KERNEL_Y][WEIGHT_VECTORS];

@@ -292,8 +292,14 @@ FEW_OUTPUTS = [
     Case("volume with strides", "other strides and dilations in each axis",
          (2, 4, 4, 5, 6), (4, 3, 2, 3, 4),
          {"stride": (3, 1, 2), "dilation": (1, 3, 2), "padding": (1, 2, 3)}),
+    Case("vectors of channels", "the last block of channels is not full, vectors out too",
+         (3, 40, 5, 7), (40, 4, 4, 4), {"stride": 2, "padding": 1}),
+    Case("vectors of channels in groups", "8 to 8 channels, three axes, phases of one tap and two",
+         (1, 16, 3, 4, 5), (16, 8, 3, 3, 3), {"stride": 2, "padding": 1, "groups": 2}),
+    Case("vectors of channels, part by part", "a window too long for registers",
+         (2, 12, 150), (12, 2, 90), {"padding": 40}),
 ]  # fmt: skip
-"""For the kernel of few output channels, which compiles every window by itself."""
+"""For the kernels of few output channels, which compile every window by itself."""
 
 
 def has_single_channels(case):

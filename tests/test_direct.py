@@ -1,4 +1,4 @@
-"""The kernel for few output channels computes the definition.
+"""The kernels for few output channels compute the definition, in either order of memory.
 
 As in `test_kernels`, it is driven by name through the public verbs.
 """
@@ -13,30 +13,44 @@ import oracle
 import standin
 from standin import Recorder, Standin
 from tconv.gpu import launch
-from tconv.gpu.families import direct
+from tconv.gpu.families import direct, direct_channels_last
 from test_kernels import RANDOM, channels_last, packed, strided
 
 HEAD = cases.FEW_OUTPUTS[0]
-NARROW = 1024
-"""Bytes of weights at a time, so that even small layers have several blocks of channels."""
+VECTORS = cases.FEW_OUTPUTS[-3]
+KERNELS = {
+    "direct": (direct, "WEIGHT_BYTES", 1024),
+    "direct_channels_last": (direct_channels_last, "INPUT_BYTES", 0),
+}
+"""By name, and with which limit even small layers have several blocks of channels."""
 
 
-def fits(case, dtype):
+def lying(kernel, x, weight):
+    """Return x as the kernel is made for it."""
+    last = kernel == "direct_channels_last" and x.ndim == weight.ndim
+    return channels_last(x) if last else x
+
+
+def fits(kernel, case, dtype):
     """Tell whether a thread can hold the window."""
     try:
-        Recorder().verbs("direct")(*case.integers(dtype, np.random.default_rng(0)), **case.call)
+        Recorder().verbs(kernel)(*case.integers(dtype, np.random.default_rng(0)), **case.call)
     except ValueError:
         return False
     return 0 not in (*case.x, *case.weight)
 
 
-SUITED = [
-    pytest.param(case, dtype, id=str(case))
-    for case, dtype in zip([*cases.FEW_OUTPUTS, *RANDOM], cycle(cases.DTYPES), strict=False)
-    if fits(case, dtype)
-]
+SUITED = {
+    kernel: [
+        pytest.param(kernel, case, dtype, id=f"{kernel}-{case}")
+        for case, dtype in zip([*cases.FEW_OUTPUTS, *RANDOM], cycle(cases.DTYPES), strict=False)
+        if fits(kernel, case, dtype)
+    ]
+    for kernel in KERNELS
+}
 """Each in one dtype, by turns: every window is a kernel of its own."""
-SOME, MANY = SUITED[:40], SUITED[40:160]
+SOME = [param for params in SUITED.values() for param in params[:40]]
+MANY = [param for params in SUITED.values() for param in params[40:160]]
 
 
 @pytest.fixture(scope="session")
@@ -45,37 +59,44 @@ def compiled():
     standin.skip_without_compiler()
     recorder = Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        for budget in (NARROW, direct.WEIGHT_BYTES):
-            patch.setattr(direct, "WEIGHT_BYTES", budget)
+        for limited in (True, False):
+            for module, limit, value in KERNELS.values():
+                patch.setattr(module, limit, value if limited else getattr(module, limit))
             launch._recalled.cache_clear()
-            for case, dtype in (param.values for param in SOME):
+            for kernel, case, dtype in (param.values for param in SOME):
                 x, weight, bias = case.integers(dtype, np.random.default_rng(0))
-                recorder.verbs("direct")(x, weight, bias, **case.call)
+                recorder.verbs(kernel)(lying(kernel, x, weight), weight, bias, **case.call)
+            patch.undo()
     launch._recalled.cache_clear()
     Standin().prepare(recorder.launched)
 
 
-@pytest.fixture(params=[NARROW, direct.WEIGHT_BYTES], ids=["several blocks of channels", "one"])
+@pytest.fixture(params=[True, False], ids=["several blocks of channels", "one"])
 def verbs(request, device, monkeypatch):
-    """The verbs, computed by the kernel with some or all channels' weights at a time."""
-    monkeypatch.setattr(direct, "WEIGHT_BYTES", request.param)
+    """The verbs by kernel, with some or all channels in shared memory at a time."""
+    for module, limit, value in KERNELS.values():
+        if request.param:
+            monkeypatch.setattr(module, limit, value)
     launch._recalled.cache_clear()
-    yield device.verbs("direct")
+    yield device.verbs
     launch._recalled.cache_clear()
 
 
-@pytest.mark.parametrize(("case", "dtype"), SOME)
-def test_few_outputs_are_exact_on_integers_and_within_the_bound_on_reals(case, dtype, verbs, rng):
-    assert_few_outputs_are_right(case, dtype, verbs, rng)
+@pytest.mark.parametrize(("kernel", "case", "dtype"), SOME)
+def test_few_outputs_are_exact_on_integers_and_within_the_bound_on_reals(
+    kernel, case, dtype, verbs, rng
+):
+    assert_few_outputs_are_right(kernel, case, dtype, verbs, rng)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "dtype"), MANY)
-def test_few_outputs_in_many_windows(case, dtype, device, rng):
-    assert_few_outputs_are_right(case, dtype, device.verbs("direct"), rng)
+@pytest.mark.parametrize(("kernel", "case", "dtype"), MANY)
+def test_few_outputs_in_many_windows(kernel, case, dtype, device, rng):
+    assert_few_outputs_are_right(kernel, case, dtype, device.verbs, rng)
 
 
-def assert_few_outputs_are_right(case, dtype, conv, rng):
+def assert_few_outputs_are_right(kernel, case, dtype, verbs, rng):
+    conv = verbs(kernel)
     x, weight, bias = case.integers(dtype, rng)
     answer = oracle.transposed_conv(x, weight, bias, **case.call)
     oracle.assert_exact(conv(x, weight, bias, **case.call), answer, dtype)
@@ -86,18 +107,20 @@ def assert_few_outputs_are_right(case, dtype, conv, rng):
         x, weight, bias = case.reals(dtype, rng)
         answer = oracle.transposed_conv(x, weight, bias, **case.call)
         limit = oracle.bound(x, weight, bias, **case.call)
-        oracle.assert_within(conv(x, weight, bias, **case.call), answer, limit)
+        y = conv(lying(kernel, x, weight), weight, bias, **case.call)
+        oracle.assert_within(y, answer, limit)
 
 
 @pytest.mark.parametrize(
-    ("case", "dtype"), [param for param in SOME if param.values[1].kind == "f"]
+    ("kernel", "case", "dtype"), [param for param in SOME if param.values[2].kind == "f"]
 )
-def test_nan_and_infinity_leak_to_no_other_output(case, dtype, device, rng):
+def test_nan_and_infinity_leak_to_no_other_output(kernel, case, dtype, device, rng):
     for place in ("x", "weight"):
         for intruder in (np.nan, np.inf, -np.inf):
             ones = {"x": np.ones(case.x, dtype), "weight": np.ones(case.weight, dtype)}
             ones[place].flat[rng.integers(ones[place].size)] = intruder
-            y = device.verbs("direct")(**ones, **case.call).astype(float)
+            given = ones | {"x": lying(kernel, ones["x"], ones["weight"])}
+            y = device.verbs(kernel)(**given, **case.call).astype(float)
             np.testing.assert_array_equal(y, oracle.transposed_conv(**ones, **case.call))
 
 
@@ -113,37 +136,56 @@ def test_rows_that_end_within_a_vector_are_read_and_written_to_their_end_alone(d
     assert (into[..., 60:] == 99).all()
 
 
-def test_inputs_may_lie_in_memory_in_any_way(device, rng):
-    for case in (HEAD, cases.FEW_OUTPUTS[-1]):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_inputs_may_lie_in_memory_in_any_way(kernel, device, rng):
+    for case in (HEAD, VECTORS):
         x, weight, bias = case.integers(np.dtype("f4"), rng)
         answer = oracle.transposed_conv(x, weight, bias, **case.call)
         for operands in zip(strided(x, rng), strided(weight, rng), strided(bias, rng), strict=True):
-            oracle.assert_exact(device.verbs("direct")(*operands, **case.call), answer, x.dtype)
+            oracle.assert_exact(device.verbs(kernel)(*operands, **case.call), answer, x.dtype)
 
 
-def test_an_item_has_the_same_bits_in_any_batch(verbs, rng):
-    x, weight, bias = HEAD.reals(np.dtype("f4"), rng)
-    many = np.concatenate([x, rng.standard_normal((9, *x.shape[1:])).astype("f4")])
-    together = verbs(many, weight, bias, **HEAD.call)
-    alone = verbs(x[1:], weight, bias, **HEAD.call)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_item_has_the_same_bits_in_any_batch(kernel, verbs, rng):
+    x, weight, bias = VECTORS.reals(np.dtype("f4"), rng)
+    many = np.concatenate([x[:2], rng.standard_normal((9, *x.shape[1:])).astype("f4")])
+    together = verbs(kernel)(lying(kernel, many, weight), weight, bias, **VECTORS.call)
+    alone = verbs(kernel)(lying(kernel, x[1:2], weight), weight, bias, **VECTORS.call)
     assert alone.tobytes() == together[1:2].tobytes()
 
 
-def test_an_activation_follows_the_bias(device, rng):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_activation_follows_the_bias(kernel, device, rng):
     x, weight, bias = HEAD.reals(np.dtype("f4"), rng)
     call = {"activation": "silu", **HEAD.call}
     answer = oracle.transposed_conv(x, weight, bias, **call)
     limit = oracle.bound(x, weight, bias, **call)
-    oracle.assert_within(device.verbs("direct")(x, weight, bias, **call), answer, limit)
+    y = device.verbs(kernel)(lying(kernel, x, weight), weight, bias, **call)
+    oracle.assert_within(y, answer, limit)
 
 
+def test_channels_next_to_those_of_a_slice_are_neither_read_nor_written(device, rng):
+    x, weight, bias = VECTORS.integers(np.dtype("f4"), rng)
+    answer = oracle.transposed_conv(x, weight, bias, **VECTORS.call)
+    around = np.full((3, 5, 7, 48), np.nan, "f4")
+    around[..., 4:44] = x.transpose(0, 2, 3, 1)
+    into = np.full((*answer.shape[:1], *answer.shape[2:], 12), 77, "f4")
+    kernel = device.verbs("direct_channels_last")
+    inside = into[..., 4:8].transpose(0, 3, 1, 2)
+    kernel(around[..., 4:44].transpose(0, 3, 1, 2), weight, bias, out=inside, **VECTORS.call)
+    oracle.assert_exact(inside, answer, x.dtype)
+    assert (into[..., :4] == 77).all()
+    assert (into[..., 8:] == 77).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("place", ["x", "weight", "bias", "out"])
-def test_offsets_beyond_2_to_the_31_elements(place, device):
+def test_offsets_beyond_2_to_the_31_elements(place, kernel, device):
     big = np.zeros(2**31 + 1, np.float16)[: 2**31 + 1 : 2**30]
     arrays = {name: np.empty(3, np.float16) for name in ("x", "weight", "bias", "out")}
     arrays[place] = big
     x, weight, bias, out = arrays.values()
     x[...], weight[...], bias[...] = (2, 3, 4), (3, 4, 5), (4, 5, 6)
     x, weight, out = x.reshape(1, 3, 1), weight.reshape(3, 1, 1), out.reshape(1, 3, 1)
-    device.verbs("direct")(x, weight, bias, groups=3, out=out)
+    device.verbs(kernel)(x, weight, bias, groups=3, out=out)
     assert out.ravel().tolist() == [10, 17, 26]

@@ -211,11 +211,45 @@ def test_layers_of_few_output_channels_are_summed_directly_on_fma_units(dtype):
         assert choice.specialisation.kernel == "direct"
         costs = r"few output channels: it costs \d\d% of what the next best kernel does"
         assert re.fullmatch(costs, choice.reason)
-        assert plan(name, dtype, channels_last=True).choice.specialisation.kernel == "gemm"
         assert choose(plan(name).geometry, dtype, operation="conv").specialisation.kernel in GENERAL
     for precision, kernel in ((None, "direct"), ("tf32", "mma"), ("tf32x3", "mma")):
         assert plan("dcgan-rgb", precision=precision).choice.specialisation.kernel == kernel
     assert plan("dcgan-rgb", "float16").choice.specialisation.kernel == "mma"
+
+
+def test_where_channels_are_nearest_they_are_summed_directly_too_in_groups_as_well():
+    for name in ("dcgan-rgb", "fsrcnn-x3", "text-sr", "kernelbench-58", "kernelbench-73"):
+        choice = plan(name, channels_last=True).choice
+        assert choice.specialisation.kernel == "direct_channels_last"
+        assert "not direct: the last axis is not nearest in memory" in choice.refusals
+        s = choice.specialisation
+        assert s["X_VECTOR"] == (2 if name == "kernelbench-58" else 4)  # what registers hold
+    dense = plan("unet-top", channels_last=True).choice
+    (refusal,) = [text for text in dense.refusals if "not direct_channels_last: " in text]
+    assert refusal.endswith(" of what the next best kernel does")
+    assert "not direct_channels_last: channels are not nearest in memory" in plan(
+        "unet-top"
+    ).choice.refusals
+
+
+@pytest.mark.parametrize(
+    ("channels", "x", "out", "vector", "out_vector"),
+    [
+        (12, 12, 4, 4, 4),
+        (10, 10, 4, 2, 4),
+        (9, 9, 4, 1, 4),
+        (12, 14, 6, 2, 2),  # slices of wider arrays
+        (12, 13, 7, 1, 1),
+    ],
+)
+def test_channels_that_lie_side_by_side_are_moved_together(channels, x, out, vector, out_vector):
+    g = gpu.plan((1, channels, 32, 32), (channels, 4, 4, 4), stride=2).geometry
+    strides = Strides(
+        x=(x * 32 * 32, 1, x * 32, x), weight=contiguous(g.weight_shape), bias=1,
+        out=(out * 66 * 66, 1, out * 66, out),
+    )  # fmt: skip
+    s = select(Call(g, "float32", strides), kernel="direct_channels_last").specialisation
+    assert (s["X_VECTOR"], s["OUT_VECTOR"]) == (vector, out_vector)
 
 
 def test_windows_too_long_for_registers_are_summed_in_parts():
@@ -229,9 +263,10 @@ def test_windows_too_long_for_registers_are_summed_in_parts():
         assert "not depthwise: a 127 window of these channels does not fit" in str(choice.refusals)
 
 
-def test_every_run_of_the_direct_kernel_has_a_thread():
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_every_run_of_the_direct_kernels_has_a_thread(channels_last):
     for name in ("dcgan-rgb", "fsrcnn-x3", "text-sr", "kernelbench-70"):
-        choice, g = plan(name).choice, plan(name).geometry
+        choice, g = plan(name, channels_last=channels_last).choice, plan(name).geometry
         s = choice.specialisation
         assert s.threads * choice.row_blocks >= choice.group_runs
         assert choice.blocks == g.groups * choice.column_blocks * choice.row_blocks
@@ -239,7 +274,7 @@ def test_every_run_of_the_direct_kernel_has_a_thread():
         assert choice.group_runs * choice.column_blocks * g.groups * run >= prod(g.out_shape)
 
 
-@pytest.mark.parametrize("kernel", ["depthwise", "direct"])
+@pytest.mark.parametrize("kernel", ["depthwise", "direct", "direct_channels_last"])
 def test_windows_take_no_more_shared_memory_than_a_block_has_without_being_asked(kernel):
     fit = 0
     for size, stride, m, dtype in product(
@@ -308,7 +343,7 @@ def test_a_smaller_image_whose_sums_are_shared_compiles_nothing():
 
 
 def test_few_output_channels_take_a_narrow_tile_that_mixes_phases():
-    choice = plan("dcgan-rgb", channels_last=True).choice
+    choice = choose(plan("dcgan-rgb").geometry, kernel="gemm")
     assert choice.tile.columns == 16
     assert choice.phase_columns == 3
 

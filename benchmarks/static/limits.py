@@ -9,6 +9,7 @@ from tconv.gpu.families.depthwise import MOST_SUMS
 from . import occupancy
 from .chosen import ARCHITECTURES, Row
 from .record import Code, Measurement, Record
+from .traffic import DIRECT
 
 SHARES = {
     "channels by vectors": {128: 0.90, 64: 0.90, 32: 0.90, 16: 0.82},
@@ -23,7 +24,8 @@ narrowest reads shared memory more often too.
 """
 
 DIRECT_SHARE = 0.68
-"""Of direct's in float32, where only one tap wants an input; with many taps it is over 0.90."""
+"""Of the direct kernels' in float32, where one tap wants an input, or a round of the main loop is a
+single vector of channels with its copies; with many taps it is over 0.90."""
 
 MMA_SHARES = {
     "F16": {128: 0.29, 64: 0.19, 32: 0.12, 16: 0.06},
@@ -86,9 +88,9 @@ def _least_share(specialisation: Specialisation) -> float:
         size = TYPES[specialisation.dtype].element_bytes
         copied = s["X_VECTOR"] * size == s["WEIGHT_VECTOR"] * size == 16
         return (MMA_SHARES if copied else MMA_GATHERED_SHARES)[s["MMA"]][s["COLUMNS"]]
-    if specialisation.dtype != "float32" or specialisation.kernel not in ("gemm", "direct"):
+    if specialisation.dtype != "float32" or specialisation.kernel not in ("gemm", *DIRECT):
         return 0.0
-    if specialisation.kernel == "direct":
+    if specialisation.kernel in DIRECT:
         return DIRECT_SHARE
     near = "channels" if s["X_CHANNELS_LAST"] else "rows"
     share = SHARES[f"{near} by vectors" if s["X_VECTOR"] > 1 else near][s["COLUMNS"]]

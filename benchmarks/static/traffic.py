@@ -11,7 +11,7 @@ The compulsory ones are all of x, the weight and the result, once.
   blocks.  A second pass reads what the first has written.  Copies that are made first are read and
   written.
 - depthwise, direct: a run fetches whole vectors of the inputs that its window spans, for each row
-  that has taps, and a block the weights of its channels.
+  that has taps, and a block the weights of its channels.  direct_channels_last: vectors of channels.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
 """
 
@@ -25,6 +25,8 @@ import numpy as np
 
 from tconv.gpu.call import Call
 from tconv.gpu.choice import Choice, Tile, WarpTile
+
+DIRECT = ("direct", "direct_channels_last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def traffic(call: Call, choice: Choice) -> Traffic | None:
         copied = size * sum(prod(one.sizes) for one in choice.transpositions)
         between = choice.workspace_bytes + copied
         return Traffic(elements * size + between, stored + between, products)
-    if choice.specialisation.kernel in ("depthwise", "direct"):
+    if choice.specialisation.kernel in ("depthwise", *DIRECT):
         return Traffic(_runs(call, choice) * size, stored, g.products)
     if choice.specialisation.kernel == "depthwise_channels_last":
         return Traffic(_walks(call, choice) * size, stored, g.products)
@@ -101,11 +103,13 @@ def _runs(call: Call, choice: Choice) -> int:
     """Return the elements that all runs of neighbouring outputs fetch."""
     s = dict(choice.specialisation.constants)
     inputs = (s["FIRST_PHASE"] + s["RUN_Q"] * s["STRIDE_X"] - 1) // s["STRIDE_X"] + 1
-    vectors = (s["X_LEAD"] + inputs + _last_shift(s) - 1) // s["X_VECTOR"] + 1
+    inputs += _last_shift(s)
+    if choice.specialisation.kernel != "direct_channels_last":
+        inputs = ((s["X_LEAD"] + inputs - 1) // s["X_VECTOR"] + 1) * s["X_VECTOR"]
     g = call.geometry
     runs = choice.group_runs * g.groups * (call.out_channels // s["OUT_CHANNELS"])
     weights = prod(g.kernel_size) * call.channels * s["OUT_CHANNELS"]
-    elements = runs * _rows(call, s) * call.channels * vectors * s["X_VECTOR"]
+    elements = runs * _rows(call, s) * call.channels * inputs
     return int(elements) + choice.blocks * weights
 
 

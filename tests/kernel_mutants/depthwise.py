@@ -131,7 +131,7 @@ FAULTS = [
     Fault(
         "depthwise: missing barrier before a row is stored",
         "depthwise",
-        "runs.cuh",
+        "passages.cuh",
         "        __syncthreads();\n        if (vectors)",
         "        if (vectors)",
         seen="ThreadSanitizer",  # where to write was not there yet
@@ -139,7 +139,7 @@ FAULTS = [
     Fault(
         "depthwise: missing barrier at the end of a tile",
         "depthwise",
-        "runs.cuh",
+        "passages.cuh",
         "    __syncthreads();\n}\n",
         "}\n",
     ),

@@ -1,6 +1,6 @@
-"""The kernel for few output channels; what it shares with depthwise is planted there."""
+"""The kernels for few output channels; what they share with depthwise is planted there."""
 
-from .mutant import OUTSIDE, Fault, Mutant
+from .mutant import OUTSIDE, WRONG, Fault, Mutant
 
 MUTANTS = [
     Mutant(
@@ -13,7 +13,7 @@ MUTANTS = [
     Mutant(
         "direct keeps the weights of the first channels",
         "direct",
-        "direct.cu",
+        "direct.cuh",
         " + c * p.weight_c\n",
         "\n",
     ),
@@ -34,7 +34,7 @@ MUTANTS = [
     Mutant(
         "direct takes the first channels of a group",
         "direct",
-        "direct.cu",
+        "direct.cuh",
         " + first_m * p.weight_m",
         "",
     ),
@@ -48,7 +48,7 @@ MUTANTS = [
     Mutant(
         "direct looks for infinity at the near end of an axis alone",
         "direct",
-        "direct.cu",
+        "direct.cuh",
         "begin < 0 || end > last.in_size)",
         "begin < 0)",
     ),
@@ -70,9 +70,88 @@ MUTANTS = [
     Mutant(
         "direct lets infinity meet the taps that the last part of a window lacks",
         "direct",
-        "direct.cu",
+        "direct.cuh",
         "PARTS_X > 1 || begin",
         "begin",
+        axes=("1",),
+    ),
+    # Where channels are nearest.
+    Mutant(
+        "direct_channels_last begins all blocks of channels with the first one's inputs",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "(group * p.C + c) * p.x_c",
+        "group * p.C * p.x_c",
+    ),
+    Mutant(
+        "direct_channels_last fetches the first vector of channels for all",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "source.at + lane * X_VECTOR * p.x_c",
+        "source.at",
+    ),
+    Mutant(
+        "direct_channels_last does not go on to the next vector's inputs",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "left -= X_VECTOR, ++from",
+        "left -= X_VECTOR",
+    ),
+    Mutant(
+        "direct_channels_last multiplies all channels of a vector with the weights of one",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "++v, weight += PARTS_X * PART_ROWS",
+        "++v",
+    ),
+    Mutant(
+        "direct_channels_last takes what is beside the end of a row for an input",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "copy_async_if<sizeof(XVector)>(there,",
+        "copy_async_if<sizeof(XVector)>(true,",
+    ),
+    Mutant(
+        "direct_channels_last multiplies what was left where a run has no inputs",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "if (present == 0) continue;",
+        "if (!there) continue;",
+    ),
+    Mutant(
+        "direct_channels_last stores all channels in the place of one",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        " + m * p.out_m",
+        "",
+    ),
+    Mutant(
+        "direct_channels_last adds the bias of the first channel to all",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "bias[(channel + m) * p.bias_m]",
+        "bias[channel * p.bias_m]",
+    ),
+    Mutant(
+        "direct_channels_last stores what lies beyond the end of a row",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "if (e < run.count) *reinterpret_cast",
+        "*reinterpret_cast",
+    ),
+    Mutant(
+        "direct_channels_last keeps what infinity has spoilt",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "if (is_spoilt(sum, mine, last))",
+        "if (false)",
+    ),
+    Mutant(
+        "direct_channels_last reads the inputs of the first part of a window for all",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "mine.first - part * PART_SHIFT, false",
+        "mine.first, false",
         axes=("1",),
     ),
 ]
@@ -104,9 +183,50 @@ FAULTS = [
     Fault(
         "direct: out-of-bounds read beyond the last tap",
         "direct",
-        "direct.cu",
+        "direct.cuh",
         "last.kernel_size - first_tap, p",
         "KERNEL_X, p",
+        build="asan",
+        seen=OUTSIDE,
+    ),
+    Fault(
+        "direct_channels_last: missing barrier before the next weights",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "        if (c > 0) __syncthreads();\n",
+        "",
+    ),
+    Fault(
+        "direct_channels_last: missing barrier before the next inputs",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "                    __syncthreads();  // and everyone has read the row before\n",
+        "",
+        seen="ThreadSanitizer",  # where the inputs come from is read before it is known
+    ),
+    Fault(
+        "direct_channels_last: missing barrier after the inputs",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "bring_inputs(x, depth, p, shared);\n                    __syncthreads();\n",
+        "bring_inputs(x, depth, p, shared);\n",
+    ),
+    Fault(
+        "direct_channels_last: missing wait",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "    if constexpr (ASYNC) copy_async_wait<0>();\n",
+        "",
+        build="asan",
+        late=True,
+        seen=WRONG,
+    ),
+    Fault(
+        "direct_channels_last: out-of-bounds read beyond the last channel",
+        "direct_channels_last",
+        "direct_channels_last.cu",
+        "if (lane * X_VECTOR < depth) {",
+        "if (true) {",
         build="asan",
         seen=OUTSIDE,
     ),

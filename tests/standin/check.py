@@ -17,7 +17,7 @@ import cases
 import layouts
 import oracle
 from tconv.gpu.choice import Tile, WarpTile
-from tconv.gpu.families import direct, gemm, hopper
+from tconv.gpu.families import direct, direct_channels_last, gemm, hopper
 from tconv.gpu.source import read
 
 from . import Recorder, Standin
@@ -30,6 +30,7 @@ TILES = {
     "depthwise": None,
     "depthwise_channels_last": None,
     "direct": None,
+    "direct_channels_last": None,
     "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
 }
 CLUSTERED = hopper.TILES[1]
@@ -53,6 +54,7 @@ def main(arguments):
     given = parsed(arguments, TILES)
     gemm.LONG_SUM = 8  # so that blocks share even the sums of small layers
     direct.WEIGHT_BYTES = 1024  # so that even those have several blocks of channels
+    direct_channels_last.INPUT_BYTES = 8 << 10
     texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
 
     capability = CAPABILITY.get(given.kernel, 80)
@@ -104,7 +106,7 @@ def some_calls(given):
     if given.kernel == "depthwise_channels_last":
         random = cases.random_cases(3 * given.count, seed=11)
         chosen = [*cases.SINGLE_CHANNELS, *filter(cases.has_single_channels, random)]
-    if given.kernel == "direct":
+    if given.kernel in ("direct", "direct_channels_last"):
         chosen = cases.FEW_OUTPUTS
     if given.kernel == "gemm":
         chosen = [*cases.LONG_SUMS, *chosen]
@@ -141,7 +143,7 @@ def lying(given, device, arrays, *, as_they_come):
         x = layouts.channels_last(x, ndim, device.empty)
         weight = layouts.packed(weight, device.empty)
     else:
-        if given.kernel == "depthwise_channels_last" and x.ndim == weight.ndim:
+        if given.kernel.endswith("channels_last") and x.ndim == weight.ndim:
             x = nearest(x, 1)
         x, weight = exact(device, x), exact(device, weight)
     return x, weight, None if bias is None else exact(device, bias)

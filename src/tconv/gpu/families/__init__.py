@@ -14,6 +14,7 @@ from . import (
     depthwise,
     depthwise_channels_last,
     direct,
+    direct_channels_last,
     gather,
     gemm,
     hopper,
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Choose] = {
     "depthwise_channels_last": depthwise_channels_last.choose,
     "mma": mma.choose,
     "direct": direct.choose,
+    "direct_channels_last": direct_channels_last.choose,
     "gemm": gemm.choose,
     "gather": gather.choose,
 }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from math import gcd, prod
+from typing import NamedTuple
 
+from ..._geometry import Geometry
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
 from . import gather, gemm
@@ -39,7 +42,8 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     g = call.geometry
     if not can_be_written_out(g):
         return "the window is too large to be written out by the compiler"
-    run = min(_runs(call), key=lambda run: _cost(call, run), default=None)
+    some = runs(call, partial(_x_vector, call), partial(_fits, call))
+    run = min(some, key=partial(_cost, call), default=None)
     if run is None:
         size = "x".join(map(str, g.kernel_size))
         return f"a {size} window does not fit a thread's registers"
@@ -49,11 +53,17 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             return "the last axis is not nearest in memory"
         if share > GAIN:
             return f"it would cost {share:.0%} of what the next best kernel does"
+    return choice(call, run, _specialisation(call, run), share)
+
+
+def choice(call: Call, run: Run, specialisation: Specialisation, share: float) -> Choice:
+    """Return the choice of a kernel whose threads compute such runs, at a share of the costs."""
+    g = call.geometry
     row_runs, group_runs = run.counts(g, tuple(axis.q_size for axis in call.axes))
-    row_blocks = -(-group_runs // THREADS)
+    row_blocks = -(-group_runs // specialisation.threads)
     column_blocks = call.out_channels // run.out_channels
     return Choice(
-        _specialisation(call, run),
+        specialisation,
         blocks=g.groups * column_blocks * row_blocks,
         reason=f"few output channels: it costs {share:.0%} of what the next best kernel does",
         row_blocks=row_blocks,
@@ -63,21 +73,24 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     )
 
 
-def _runs(call: Call) -> list[Run]:
-    """Return what a thread could compute: of the whole window, or part by part."""
+def runs(call: Call, aligned: Callable[[Run], int], fits: Callable[[Run], bool]) -> list[Run]:
+    """Return what a thread could compute: of the whole window, or part by part.
+
+    Parts of the window lie a multiple of ``aligned`` inputs apart.
+    """
     g, most = call.geometry, min(call.out_channels, MOST_OUT_CHANNELS)
     channels = [m for m in range(1, most + 1) if call.out_channels % m == 0]
     rows = dict.fromkeys(((1, *g.stride)[-2], 1))
-    runs = [Run(q, y, m, g.kernel_size[-1]) for m in channels for q in (8, 4, 2, 1) for y in rows]
-    parts = (replace(run, taps=taps) for run in runs for taps in _parts(call, run))
-    return [run for run in runs if _fits(call, run)] or [run for run in parts if _fits(call, run)]
+    whole = [Run(q, y, m, g.kernel_size[-1]) for m in channels for q in (8, 4, 2, 1) for y in rows]
+    parts = (
+        replace(run, taps=taps) for run in whole for taps in _parts(g, g.stride[-1] * aligned(run))
+    )
+    return [run for run in whole if fits(run)] or [run for run in parts if fits(run)]
 
 
-def _parts(call: Call, run: Run) -> Iterator[int]:
-    """Yield numbers of taps after which phases and vectors of inputs begin anew."""
-    g = call.geometry
-    whole = g.stride[-1] * _x_vector(call, run)
-    taps = whole // gcd(whole, g.dilation[-1])
+def _parts(g: Geometry, distance: int) -> Iterator[int]:
+    """Yield numbers of taps that reach a multiple of a distance."""
+    taps = distance // gcd(distance, g.dilation[-1])
     while taps < g.kernel_size[-1]:
         yield taps
         taps *= 2
@@ -86,19 +99,53 @@ def _parts(call: Call, run: Run) -> Iterator[int]:
 def _fits(call: Call, run: Run) -> bool:
     words = call.type.accumulator_bytes // 4
     return (
-        _sums(call, run) * words <= MOST_SUMS
+        sums(call, run) * words <= MOST_SUMS
         and run.inputs(call) * words <= MOST_INPUTS
-        and run.q * run.taps * run.out_channels * run.phases_y <= MOST_PRODUCTS
+        and products(run) <= MOST_PRODUCTS
         and _shared_bytes(call, run, 1) <= MOST_SHARED_BYTES
     )
 
 
-def _sums(call: Call, run: Run) -> int:
+def sums(call: Call, run: Run) -> int:
+    """Return how many sums a thread keeps."""
     return run.outputs(call.geometry) * run.phases_y * run.out_channels
+
+
+def products(run: Run) -> int:
+    """Return how many products it makes of one row of inputs, about."""
+    return run.q * run.taps * run.out_channels * run.phases_y
 
 
 def _x_vector(call: Call, run: Run) -> int:
     return min(run.q, 16 // call.type.element_bytes)
+
+
+class Work(NamedTuple):
+    """What a thread does for one input channel, on average."""
+
+    products: float
+    rows: float
+    """Rows of inputs that it reads."""
+    reads: float
+    """16 bytes of weights, for one of those."""
+    threads: float
+    """That share a row of the matrix product."""
+
+
+def work(call: Call, run: Run) -> Work:
+    """Return what a thread of such a run does."""
+    g = call.geometry
+    kernel_z, kernel_y, _ = (1, 1, *g.kernel_size)[-3:]
+    stride_z, stride_y, _ = (1, 1, *g.stride)[-3:]
+    parts = run.parts(g)
+    rows = kernel_y / stride_y if run.phases_y == 1 else call.axes[-2].shifts
+    done = run.q * run.taps * parts * run.out_channels * kernel_y * kernel_z / stride_z
+    return Work(
+        products=done * run.phases_y / stride_y,
+        rows=rows * parts * kernel_z / stride_z,
+        reads=run.weight_bytes(call, 1) / 16 / (kernel_y * kernel_z * parts) * run.phases_y,
+        threads=call.out_channels / run.out_channels * stride_y / run.phases_y * stride_z / run.q,
+    )
 
 
 def _cost(call: Call, run: Run) -> float:
@@ -106,21 +153,12 @@ def _cost(call: Call, run: Run) -> float:
 
     Or could be issued while L2 brings the inputs, if that takes longer.
     """
-    g = call.geometry
-    kernel_z, kernel_y, _ = (1, 1, *g.kernel_size)[-3:]
-    stride_z, stride_y, _ = (1, 1, *g.stride)[-3:]
-    parts = run.parts(g)
-    rows = kernel_y / stride_y if run.phases_y == 1 else call.axes[-2].shifts
-    products = run.q * run.taps * parts * run.out_channels * kernel_y * kernel_z / stride_z
-    products *= run.phases_y / stride_y
-    reads = run.weight_bytes(call, 1) / 16 / (kernel_y * kernel_z * parts) * run.phases_y
+    of = work(call, run)
     loads = 2 * (run.inputs(call) / _x_vector(call, run) + 1)
-    steps = rows * parts * kernel_z / stride_z
     traffic = run.q * call.type.element_bytes * PRODUCTS_A_BYTE
-    step = max(products + steps * (reads + loads + 5), steps * traffic)
-    stores = 5 * _sums(call, run) + 300
-    threads = call.out_channels / run.out_channels * stride_y / run.phases_y * stride_z / run.q
-    return (call.channels * step + stores) * threads
+    step = max(of.products + of.rows * (of.reads + loads + 5), of.rows * traffic)
+    stores = 5 * sums(call, run) + 300
+    return (call.channels * step + stores) * of.threads
 
 
 def _specialisation(call: Call, run: Run) -> Specialisation:
@@ -168,5 +206,5 @@ def _resident_blocks(call: Call, run: Run) -> int:
     """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
     if call.type.accumulator_bytes == 16:
         return 4
-    words = _sums(call, run) + run.inputs(call)
+    words = sums(call, run) + run.inputs(call)
     return 8 if call.type.accumulator_bytes == 4 and words <= FEW_WORDS else 6
