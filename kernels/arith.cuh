@@ -116,6 +116,18 @@ __device__ __forceinline__ bool is_finite(Complex<T> v)
     return is_finite(v.re) && is_finite(v.im);
 }
 
+// Turns `seen`, which is 0 at first, into NaN as soon as a value is not finite.
+__device__ __forceinline__ void watch(float& seen, float v) { seen = fmaf(v, 0.0f, seen); }
+__device__ __forceinline__ void watch(double& seen, double v) { seen = fma(v, 0.0, seen); }
+__device__ __forceinline__ void watch(unsigned int&, unsigned int) {}
+__device__ __forceinline__ void watch(unsigned long long&, unsigned long long) {}
+template <typename T>
+__device__ __forceinline__ void watch(Complex<T>& seen, Complex<T> v)
+{
+    watch(seen.re, v.re);
+    watch(seen.re, v.im);
+}
+
 // --- activations, of the sum before it is rounded -----------------------------------------------
 
 __device__ __forceinline__ float exponential(float v) { return expf(v); }
@@ -151,8 +163,12 @@ template <typename T>
 __device__ __forceinline__ Complex<T> activated(Complex<T> v) { return v; }
 
 // What is left to do with a finished sum: bias, activation, rounding.
+__device__ __forceinline__ void finish(Accumulator sum, Element& out)
+{
+    narrow(activated(sum), out);
+}
 __device__ __forceinline__ void finish(Accumulator sum, Accumulator bias, Element& out)
 {
     add(sum, bias);
-    narrow(activated(sum), out);
+    finish(sum, out);
 }

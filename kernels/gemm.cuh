@@ -144,19 +144,6 @@ constexpr int SPAN = COLUMN_THREADS * COLUMN_RUN;
 constexpr int SPANS = COLUMNS / SPAN;
 constexpr int PITCH = ROWS + (OUT_CHANNELS_LAST ? 1 : 0);
 
-// What a row and a column stand for.  Of an offset in an array they have the part that is theirs.
-struct Row {
-    Index n;  // -1 beyond the last row
-    Index q[AXES];
-    Index x_at, out_at;
-};
-
-struct Column {
-    Index channel;  // of the result; -1 where a phase is filled up, and beyond the last column
-    Index r[AXES];
-    Index weight_at, out_at;
-};
-
 struct Shared {
     union {
         Stage stage[2];
@@ -187,74 +174,6 @@ __device__ __forceinline__ Channels channels_of(Index split, const Division& spl
     return {begin, (end < p.C ? end : p.C) - begin};
 }
 
-__device__ __forceinline__ Row row_at(Index index, Index x_at, const Params& p)
-{
-    Row row = {-1, {}, x_at, 0};
-    if (index >= p.rows) return row;
-#pragma unroll
-    for (int a = AXES - 1; a >= 0; --a) {
-        const Axis& axis = p.axis[a];
-        index = divide(index, axis.q_size, row.q[a]);
-        row.out_at += (row.q[a] * axis.stride.divisor - axis.r_begin) * axis.out_stride;
-        row.q[a] += axis.q_begin;
-    }
-    row.n = index;
-    row.x_at += row.n * p.x_n;
-    row.out_at += row.n * p.out_n;
-    return row;
-}
-
-__device__ __forceinline__ Column column_at(Index index, Index group, Index weight_at,
-                                            const Params& p)
-{
-    Column column = {-1, {}, weight_at, 0};
-    Index m;
-    index = divide(index, p.phase_columns, m);
-#pragma unroll
-    for (int a = AXES - 1; a >= 0; --a) {
-        const Axis& axis = p.axis[a];
-        Index phase;
-        index = divide(index, axis.phases, phase);
-        divide(phase + axis.r_begin, axis.stride, column.r[a]);
-        column.out_at += column.r[a] * axis.out_stride;
-    }
-    if (index > 0 || m >= p.M.divisor) return column;
-    column.channel = group * p.M.divisor + m;
-    column.weight_at += m * p.weight_m;
-    column.out_at += column.channel * p.out_m;
-    return column;
-}
-
-// Is there an input at this row and shift?  `at` is its offset.
-__device__ __forceinline__ bool find_input(const Row& row, const Shift& shift, const Params& p,
-                                           Index& at)
-{
-    bool there = row.n >= 0;
-    at = row.x_at;
-#pragma unroll
-    for (int a = 0; a < AXES; ++a) {
-        const Index i = element_at(p.axis[a], row.q[a], shift.j[a]);
-        there = there && inside(i, p.axis[a].in_size);
-        at += i * p.axis[a].x_stride;
-    }
-    return there;
-}
-
-// Is there a tap at this column and shift?  `at` is its offset.
-__device__ __forceinline__ bool find_tap(const Column& column, const Shift& shift, const Params& p,
-                                         Index& at)
-{
-    bool there = column.channel >= 0;
-    at = column.weight_at;
-#pragma unroll
-    for (int a = 0; a < AXES; ++a) {
-        const Index k = tap_at(p.axis[a], column.r[a], shift.j[a]);
-        there = there && k >= 0;
-        at += k * p.axis[a].weight_stride;
-    }
-    return there;
-}
-
 struct Loader {
     Operand<ROWS, X_VECTOR, X_CHANNELS_LAST> x;
     Operand<COLUMNS, WEIGHT_VECTOR, false> weight;
@@ -264,10 +183,10 @@ struct Loader {
                                             const Shared& shared)
     {
         x.turn_to(x_from, p.x_c, [&](int i, Index& at) {
-            return find_input(shared.row[i], shift, p, at);
+            return operand_at(shared.row[i], shift.j, p, at);
         });
         weight.turn_to(weight_from, p.weight_c, [&](int j, Index& at) {
-            return find_tap(shared.column[j], shift, p, at);
+            return operand_at(shared.column[j], shift.j, p, at);
         });
     }
 
@@ -309,7 +228,7 @@ struct Shifts {
         const bool one_phase = p.phase_columns.divisor % COLUMNS == 0;
         for (int j = 0; j < (one_phase ? 1 : COLUMNS); ++j) {
             Index unused;
-            if (find_tap(columns[j], shift, p, unused)) return true;
+            if (operand_at(columns[j], shift.j, p, unused)) return true;
         }
         return false;
     }
@@ -387,31 +306,49 @@ __device__ __forceinline__ void multiply(const Stage& stage, int c, const Mine& 
                 multiply_add(sum[i][j], x[i][v], weight[v][j]);
 }
 
-// Where along an axis the output of this row and this column lies, or would lie.
-__device__ __forceinline__ Index position(const Row& row, const Column& column, int a,
-                                          const Params& p)
+// Visits those outputs of a span that this thread hands out: visit(row, column, sum).  Neighbours among
+// the threads have neighbours in memory.  `columns` counts those of the span that there are.  QUICK makes
+// a loop of its own for whole rows.
+template <bool QUICK, typename Visit>
+__device__ __forceinline__ void visit_outputs(const Shared& shared, int span, Index columns,
+                                              const Params& p, const Visit& visit)
 {
-    const Axis& axis = p.axis[a];
-    return (row.q[a] - axis.q_begin) * axis.stride.divisor - axis.r_begin + column.r[a];
+    constexpr int UNROLL = QUICK ? 4 : 1;
+    const Column* const column = shared.column + span * SPAN;
+    if constexpr (OUT_CHANNELS_LAST) {
+#pragma unroll 1
+        for (int j = threadIdx.x % SPAN; j < columns; j += THREADS) {
+            const Column mine = column[j];
+#pragma unroll UNROLL
+            for (int i = threadIdx.x / SPAN; i < ROWS; i += (THREADS + SPAN - 1) / SPAN) {
+                const Row& row = shared.row[i];
+                if (row.whole || is_output(row, mine, p)) visit(row, mine, shared.sum[j][i]);
+            }
+        }
+    } else {
+#pragma unroll 1
+        for (int i = threadIdx.x % ROWS; i < ROWS; i += THREADS) {
+            const Row mine = shared.row[i];
+            int j = threadIdx.x / ROWS;
+            constexpr int STEP = (THREADS + ROWS - 1) / ROWS;
+            if (QUICK && mine.whole) {
+#pragma unroll UNROLL
+                for (; j < columns; j += STEP) visit(mine, column[j], shared.sum[j][i]);
+            } else {
+#pragma unroll 1
+                for (; j < columns; j += STEP)
+                    if (is_output(mine, column[j], p)) visit(mine, column[j], shared.sum[j][i]);
+            }
+        }
+    }
 }
 
-// Is there an output with the q of this row in the phase of this column?
-__device__ __forceinline__ bool is_output(const Row& row, const Column& column, const Params& p)
-{
-    bool there = row.n >= 0 && column.channel >= 0;
-#pragma unroll
-    for (int a = 0; a < AXES; ++a)
-        there = there && inside(position(row, column, a, p), p.axis[a].out_size.divisor);
-    return there;
-}
-
-// Sums some channels in one of the tiles, and hands out the sums: store(row, column, sum) for each
-// output that there is.  Neighbours among the threads have neighbours in memory.
-template <typename Store>
+// Sums some channels in one of the tiles, and leaves the sums to `outputs`, a span after the other.
+template <typename Outputs>
 __device__ __forceinline__ void matrix_product(Index block, const Channels& channels,
                                                const Element* __restrict__ x,
                                                const Element* __restrict__ weight,
-                                               const Params& p, const Store& store)
+                                               const Params& p, const Outputs& outputs)
 {
     Shared& shared = *static_cast<Shared*>(dynamic_shared());
 
@@ -473,27 +410,22 @@ __device__ __forceinline__ void matrix_product(Index block, const Channels& chan
         }
     }
 
-    constexpr int NEAR = OUT_CHANNELS_LAST ? SPAN : ROWS, FAR = OUT_CHANNELS_LAST ? ROWS : SPAN;
+    const Index columns = columns_from(column_block * COLUMNS, p);
 #pragma unroll 1
     for (int span = 0; span < SPANS; ++span) {
         if (span) __syncthreads();
 #pragma unroll
         for (int j = 0; j < THREAD_COLUMNS; ++j) {
             if (j / COLUMN_RUN != span) continue;
+            const Accumulator added = outputs.added(shared.column[mine.column(j)]);
 #pragma unroll
-            for (int i = 0; i < THREAD_ROWS; ++i)
+            for (int i = 0; i < THREAD_ROWS; ++i) {
+                add(sum[i][j], added);
                 shared.sum[mine.column(j % COLUMN_RUN)][mine.row(i)] = sum[i][j];
-        }
-        __syncthreads();
-#pragma unroll 1
-        for (int near = threadIdx.x % NEAR; near < NEAR; near += THREADS) {
-#pragma unroll 1
-            for (int far = threadIdx.x / NEAR; far < FAR; far += (THREADS + NEAR - 1) / NEAR) {
-                const int i = OUT_CHANNELS_LAST ? far : near, j = OUT_CHANNELS_LAST ? near : far;
-                const Row& row = shared.row[i];
-                const Column& column = shared.column[span * SPAN + j];
-                if (is_output(row, column, p)) store(row, column, shared.sum[j][i]);
             }
         }
+        __syncthreads();
+        const Index left = columns - span * SPAN;
+        outputs.hand_out(shared, span, left < SPAN ? left : SPAN);
     }
 }

@@ -165,23 +165,27 @@ struct alignas(8) Pair {
     float first, second;
 };
 
-// A lane has two sums of a row, and two of the row that lies 8 below.
+// A lane has two sums of a row, and two of the row that lies 8 below.  added(column) goes to each.
+template <typename Added>
 __device__ __forceinline__ void put(const Fragment (&sum)[ROW_FRAGMENTS][COLUMN_FRAGMENTS], int row,
-                                    int column, Sums& sums)
+                                    int column, Sums& sums, const Added& added)
 {
     row += threadIdx.x % 32 / 4;
     column += threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int i = 0; i < ROW_FRAGMENTS * 2; ++i)
+    for (int j = 0; j < COLUMN_FRAGMENTS; ++j) {
+        const Pair more = {added(column + 8 * j), added(column + 8 * j + 1)};
 #pragma unroll
-        for (int j = 0; j < COLUMN_FRAGMENTS; ++j) {
-            const Pair two = {sum[i / 2][j][i % 2 * 2], sum[i / 2][j][i % 2 * 2 + 1]};
+        for (int i = 0; i < ROW_FRAGMENTS * 2; ++i) {
+            const Pair two = {sum[i / 2][j][i % 2 * 2] + more.first,
+                              sum[i / 2][j][i % 2 * 2 + 1] + more.second};
             float& at = sums.at(row + 8 * i, column + 8 * j);
             if constexpr (OUT_CHANNELS_LAST)
                 reinterpret_cast<Pair&>(at) = two;
             else
                 at = two.first, sums.at(row + 8 * i, column + 8 * j + 1) = two.second;
         }
+    }
 }
 
 // The outputs of one block.
@@ -190,74 +194,45 @@ struct Outputs {
     const Element *x, *weight, *bias;
     Element* out;
     const Params& p;
-    Index group;
+    Index begin;  // the block's first column among all
 
-    __device__ __forceinline__ bool locate(const Row& row, const Column& column, Index& at) const
+    __device__ __forceinline__ float added(int column) const
     {
-        bool there = row.n >= 0 && column.m >= 0;
-        at = row.n * p.out_n + channel(column) * p.out_m;
-#pragma unroll
-        for (int a = 0; a < AXES; ++a) {
-            const Axis& axis = p.axis[a];
-            const Index o = (row.q[a] - axis.q_begin) * axis.stride.divisor + column.r[a]
-                            - axis.r_begin;
-            there = there && inside(o, axis.out_size.divisor);
-            at += o * axis.out_stride;
-        }
-        return there;
+        const Index channel = shared.column[column].channel;
+        return bias && channel >= 0 ? widen(bias[channel * p.bias_m]) : 0.0f;
     }
 
-    __device__ __forceinline__ Index channel(const Column& column) const
+    // Visits those that this thread stores: visit(row, its number, column, its number), of which some
+    // columns follow side by side.  QUICK makes loops of their own for whole rows.
+    template <bool QUICK, typename Visit>
+    __device__ __forceinline__ void visit(const Visit& visit) const
     {
-        return group * p.M.divisor + column.m;
-    }
-
-    __device__ __forceinline__ float bias_of(const Column& column) const
-    {
-        return bias && column.m >= 0 ? widen(bias[channel(column) * p.bias_m]) : 0.0f;
-    }
-
-    // Stores WIDTH outputs side by side, from a column on.
-    template <int WIDTH>
-    __device__ __forceinline__ void store(int row, int column, const float (&added)[WIDTH]) const
-    {
-        const Row& r = shared.row[row];
-        Index at;
-        if (!locate(r, shared.column[column], at)) return;
-        struct alignas(WIDTH * sizeof(Element)) Vector {
-            Element element[WIDTH];
-        } vector;
-        unsigned int astray = 0;
-#pragma unroll
-        for (int e = 0; e < WIDTH; ++e) {
-            const float sum = shared.sums.at(row, column + e);
-            finish(sum, added[e], vector.element[e]);
-            if (!is_finite(sum)) astray |= 1u << e;
-        }
-        *reinterpret_cast<Vector*>(out + at) = vector;
-        // Infinity or NaN may have met the zero of something absent: what does the definition say?
-        for (int e = 0; astray; ++e, astray >>= 1) {
-            if (!(astray & 1)) continue;
-            const Column& c = shared.column[column + e];
-            finish(one_output(x, weight, p, r.n, group, c.m, r.q, c.r), bias_of(c), out[at + e]);
-        }
+        const Index left = columns_from(begin, p), columns = left < COLUMNS ? left : COLUMNS;
+        if constexpr (OUT_CHANNELS_LAST)
+            visit_channels_last(columns, visit);
+        else
+            visit_channels_first<QUICK>(columns, visit);
     }
 
     // Lanes run along the channels.
-    __device__ __forceinline__ void store_channels_last() const
+    template <typename Visit>
+    __device__ __forceinline__ void visit_channels_last(Index columns, const Visit& visit) const
     {
         constexpr int RUNS = COLUMNS / OUT_VECTOR;
-        const int column = threadIdx.x % RUNS * OUT_VECTOR;
-        float added[OUT_VECTOR];
-#pragma unroll
-        for (int e = 0; e < OUT_VECTOR; ++e) added[e] = bias_of(shared.column[column + e]);
-        for (int row = threadIdx.x / RUNS; row < ROWS; row += THREADS / RUNS)
-            store(row, column, added);
+        const int j = threadIdx.x % RUNS * OUT_VECTOR;
+        if (j >= columns) return;
+        const Column column = shared.column[j];
+#pragma unroll 1
+        for (int i = threadIdx.x / RUNS; i < ROWS; i += THREADS / RUNS) {
+            const Row& row = shared.row[i];
+            if (row.whole || is_output(row, column, p)) visit(row, i, column, j);
+        }
     }
 
     // Lanes run along the last axis: rows, and within a row its phases if their columns are side by
-    // side, or all in this block.  `begin` is the block's first column among all.
-    __device__ __forceinline__ void store_channels_first(Index begin) const
+    // side, or all in this block.
+    template <bool QUICK, typename Visit>
+    __device__ __forceinline__ void visit_channels_first(Index columns, const Visit& visit) const
     {
         Index phases = 1, skipped = 0;
         if (INTERLEAVED) {
@@ -266,22 +241,64 @@ struct Outputs {
         }
         const Index width = ROWS * phases;
         const Index teams = width < THREADS ? THREADS / width : 1;
+#pragma unroll 1
         for (Index e = threadIdx.x; e < width * teams; e += THREADS) {
             const Index team = e / width, phase = e % width % phases;
-            const int row = static_cast<int>(e % width / phases);
-            for (Index set = team; set * phases + phase - skipped < COLUMNS; set += teams) {
-                Index j = set * phases + phase - skipped;
-                if (j < 0) continue;
+            const int i = static_cast<int>(e % width / phases);
+            const Row row = shared.row[i];
+            const auto each = [&](const auto& visit_column) {
                 if constexpr (INTERLEAVED && WEIGHT_PACKED) {
-                    Index m;
-                    const Index before = divide(set, p.M, m);
-                    j = (before * phases + phase) * p.M.divisor + m;
+                    const Index M = p.M.divisor;
+#pragma unroll 1
+                    for (Index first = phase * M; first < columns; first += phases * M)
+#pragma unroll (QUICK ? 2 : 1)
+                        for (Index m = team; m < M; m += teams)
+                            visit_column(static_cast<int>(first + m));
+                } else {
+                    Index j = team * phases + phase - skipped;
+                    if (j < 0) j += teams * phases;
+#pragma unroll (QUICK ? 2 : 1)
+                    for (; j < columns; j += teams * phases) visit_column(static_cast<int>(j));
                 }
-                const int column = static_cast<int>(j);
-                const float added[1] = {bias_of(shared.column[column])};
-                store(row, column, added);
-            }
+            };
+            if (QUICK && row.whole)
+                each([&](int j) { visit(row, i, shared.column[j], j); });
+            else
+                each([&](int j) {
+                    if (is_output(row, shared.column[j], p)) visit(row, i, shared.column[j], j);
+                });
         }
+    }
+
+    __device__ __forceinline__ void store() const
+    {
+        constexpr int WIDTH = OUT_CHANNELS_LAST ? OUT_VECTOR : 1;
+        float watched = 0;
+        visit<true>([&](const Row& row, int i, const Column& column, int j) {
+            struct alignas(WIDTH * sizeof(Element)) Vector {
+                Element element[WIDTH];
+            } vector;
+#pragma unroll
+            for (int e = 0; e < WIDTH; ++e) {
+                const float sum = shared.sums.at(i, j + e);
+                finish(sum, vector.element[e]);
+                watch(watched, sum);
+            }
+            *reinterpret_cast<Vector*>(out + (row.out_at + column.out_at)) = vector;
+        });
+        if (is_finite(watched)) return;
+        // Infinity or NaN may have met the zero of something absent: what does the definition say?
+        visit<false>([&](const Row& row, int i, const Column& column, int j) {
+#pragma unroll 1
+            for (int e = 0; e < WIDTH; ++e) {
+                if (is_finite(shared.sums.at(i, j + e))) continue;
+                const Column& one = shared.column[j + e];
+                Index m;
+                const Index group = divide(one.channel, p.M, m);
+                finish(one_output(x, weight, p, row.n, group, m, row.q, one.r), added(j + e),
+                       out[row.out_at + column.out_at + e]);
+            }
+        });
     }
 };
 
@@ -296,10 +313,10 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
     const Index rest = divide(static_cast<Index>(blockIdx.x), p.column_blocks, column_block);
     const Index group = divide(rest, p.row_blocks, row_block);
     for (int i = threadIdx.x; i < ROWS; i += THREADS)
-        shared.row[i] = row_at(row_block * ROWS + i, p);
+        shared.row[i] = row_at(row_block * ROWS + i, 0, p);
     for (int j = threadIdx.x; j < COLUMNS; j += THREADS)
         shared.column[j] =
-            column_at<INTERLEAVED && !WEIGHT_PACKED>(column_block * COLUMNS + j, p);
+            column_at<INTERLEAVED && !WEIGHT_PACKED>(column_block * COLUMNS + j, group, 0, p);
     __syncthreads();
 
     const Shifts shifts = {p, shared.column[0]};
@@ -349,11 +366,8 @@ mma(const Element* __restrict__ x, const Element* __restrict__ weight,
 
     // Each sum goes to the output of its q and its phase.
     __syncthreads();
-    put(sum, my_row, my_column, shared.sums);
+    const Outputs outputs = {shared, x, weight, bias, out, p, column_block * COLUMNS};
+    put(sum, my_row, my_column, shared.sums, [&](int j) { return outputs.added(j); });
     __syncthreads();
-    const Outputs outputs = {shared, x, weight, bias, out, p, group};
-    if constexpr (OUT_CHANNELS_LAST)
-        outputs.store_channels_last();
-    else
-        outputs.store_channels_first(column_block * COLUMNS);
+    outputs.store();
 }

@@ -20,7 +20,7 @@ __device__ constexpr int r_of(int e) { return (FIRST_PHASE + e) % STRIDE_X; }
 constexpr int INPUTS = q_of(RUN - 1) + 1 + LAST_SHIFT;
 
 // A bit for each input.
-static_assert(INPUTS <= 64, "one bit for each input");
+static_assert(INPUTS < 64, "one bit for each input");
 template <bool MANY>
 struct BitsOf {
     using Type = unsigned int;
@@ -29,7 +29,7 @@ template <>
 struct BitsOf<true> {
     using Type = unsigned long long;
 };
-using Bits = BitsOf<(INPUTS > 32)>::Type;
+using Bits = BitsOf<(INPUTS > 31)>::Type;
 
 // Those that a product needs; a dilated window leaves some out.
 __device__ constexpr Bits inputs_read()
@@ -96,18 +96,20 @@ struct Inputs {
     Bits present;
 };
 
+// The bits of those of COUNT neighbours that lie within an axis, of which the first is this one.
+template <int COUNT>
+__device__ __forceinline__ Bits bits_within(Index first, Index size)
+{
+    const auto below = [](Index n) { return (Bits{1} << (n < 0 ? 0 : n < COUNT ? n : COUNT)) - 1; };
+    return below(size - first) & ~below(-first);
+}
+
 __device__ __forceinline__ Inputs inputs_at(Index first, bool vectors, const Axis& last)
 {
-    Inputs inputs = {vectors ? first - X_LEAD : first * last.x_stride, 0};
-#pragma unroll
-    for (int v = 0; v < X_VECTORS; ++v)
-        if (vectors && inside(first - X_LEAD + v * X_VECTOR, last.in_size))
-            inputs.present |= Bits{1} << v;
-#pragma unroll
-    for (int input = 0; input < INPUTS; ++input)
-        if (!vectors && is_read(input) && inside(first + input, last.in_size))
-            inputs.present |= Bits{1} << input;
-    return inputs;
+    if (!vectors)
+        return {first * last.x_stride, bits_within<INPUTS>(first, last.in_size) & INPUTS_READ};
+    const Index begin = first - X_LEAD;
+    return {begin, bits_within<X_VECTORS>(begin / X_VECTOR, last.in_size / X_VECTOR)};
 }
 
 // Loads the inputs of a run from one row, in vectors or one by one.  What is not there stays as it

@@ -173,7 +173,7 @@ extern "C" __global__ void mma(Access (*all)[ACCESSES])
         multiply_promoted(stage, row, column, sum);
     else
         multiply(stage, row, column, sum);
-    put(sum, row, column, shared.sums);
+    put(sum, row, column, shared.sums, [](int) { return 0.0f; });
     lists[threadIdx.x]->bytes = 0;
 }
 """

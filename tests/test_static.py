@@ -167,6 +167,29 @@ def test_the_shortest_round_multiplies_and_moves_everything_and_skips_the_rest()
     assert sass.round_share(looking) == sass.Share(8, 1, 64)
 
 
+def test_results_leave_by_the_loop_that_issues_least_for_a_byte():
+    storing = program(f"""
+        LDS R5,[R4]
+        FFMA R0,RZ,R5,R0
+        BRA P0,{address(4)}
+        STG.E.64 desc[UR4][R2.64],R4
+        IADD3 R6,R6,0x1,RZ
+        BRA P1,{address(0)}
+        LDS R5,[R4]
+        BRA P2,{address(6)}
+        STG.E desc[UR4][R2.64],R5
+        BRA P3,{address(6)}
+        BRA P4,{address(0)}
+        LDG.E R5,desc[UR4][R2.64]
+        STG.E.64 desc[UR4][R2.64],R4
+        BRA P3,{address(11)}
+        EXIT
+    """)
+    # 8 bytes with 6 instructions; the second loop takes 4 for 4 bytes, the last one loads.
+    assert sass.way_out(storing) == {8: 6}
+    assert sass.way_out(program("STG.E desc[UR4][R2.64],R5\nEXIT")) == {}
+
+
 def test_the_shortest_round_jumps_where_it_must():
     either = program(f"""
         BRA P0,{address(3)}
@@ -436,6 +459,13 @@ def test_a_matrix_product_keeps_its_share_by_tile_and_copies(constants, least):
     for percent, count in ((least, 0), (least - 1, 1)):
         code = replace(CODE, main=sass.Share(100, percent, percent), global_loads={4: 1, 16: 1})
         assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == count
+
+
+@pytest.mark.parametrize(("way_out", "complaints"), [({4: 22}, 0), ({8: 44}, 0), ({4: 23}, 1)])
+def test_a_matrix_product_hands_out_its_results_with_few_instructions(way_out, complaints):
+    found = limits.complaints(GEMM, 90, replace(GOOD, code=replace(CODE, way_out=way_out)))
+    assert len(found) == complaints
+    assert all("23.0 instructions for each output" in text for text in found)
 
 
 @pytest.mark.parametrize(("dtype", "complaints"), [("float32", [0, 1]), ("float64", [0, 0])])

@@ -8,7 +8,7 @@ from tconv.gpu.families.depthwise import MOST_SUMS
 
 from . import occupancy
 from .chosen import ARCHITECTURES, Row
-from .record import Code, Measurement, Record
+from .record import STORED_AFTERWARDS, Code, Measurement, Record, way_out
 from .traffic import DIRECT
 
 SHARES = {
@@ -27,10 +27,14 @@ DIRECT_SHARE = 0.68
 """Of the direct kernels' in float32, where one tap wants an input, or a round of the main loop is a
 single vector of channels with its copies; with many taps it is over 0.90."""
 
+WAY_OUT = 22
+"""Instructions for each output in the loop of a matrix product that stores them: so many for single
+channels, where these are nearest; else fewer."""
+
 MMA_SHARES = {
-    "F16": {128: 0.29, 64: 0.19, 32: 0.12, 16: 0.06},
-    "BF16": {128: 0.29, 64: 0.19, 32: 0.12, 16: 0.06},
-    "tf32": {128: 0.13, 64: 0.09, 32: 0.06, 16: 0.035},
+    "F16": {128: 0.29, 64: 0.185, 32: 0.12, 16: 0.06},
+    "BF16": {128: 0.29, 64: 0.185, 32: 0.12, 16: 0.06},
+    "tf32": {128: 0.13, 64: 0.089, 32: 0.06, 16: 0.035},
     "tf32x3": {64: 0.12, 32: 0.09, 16: 0.06},
 }
 """Of mma's, by its instruction and the columns of its tile, where both operands are copied."""
@@ -73,6 +77,9 @@ def complaints(
     if code and code.main.fraction < (least := _least_share(specialisation)):
         share = f"{code.main.fraction:.1%} of its main loop"
         found.append(f"multiplies with {share}, less than {least:.1%}")
+    afterwards = code and specialisation.kernel in STORED_AFTERWARDS
+    if afterwards and (issued := way_out(specialisation, code)) > WAY_OUT:
+        found.append(f"stores with {issued:.1f} instructions for each output")
     if code and specialisation.kernel == "depthwise":
         found += _memory_bound(specialisation, code)
     found += _narrow(specialisation, code) if code else []

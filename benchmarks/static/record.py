@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import prod
 from pathlib import Path
 
 from tconv.gpu import compile
+from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Specialisation
 from tconv.gpu.source import source
 
@@ -30,6 +31,9 @@ WARNING = re.compile(r".*(?:warning|\(C7\d{3}\)).*")
 REGISTERS = re.compile(r"Used (\d+) registers")
 ENUMERATION = re.compile(r"^enum class (\w+) \{.*\};$", re.MULTILINE)
 SHARED = re.compile(r"(\d+) bytes smem")
+
+STORED_AFTERWARDS = ("gemm", "mma")
+"""Kernels that store their results in a loop of its own, after their main loop."""
 
 Widths = dict[int, int]
 """``{bytes of one thread: number of instructions}``."""
@@ -51,6 +55,8 @@ class Code:
     step: Share
     tensor_stores: int = 0
     """From shared to global memory, of whole tiles."""
+    way_out: Widths = field(default_factory=dict)
+    """``{bytes that one thread stores in a round: instructions}``; empty where no loop stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,12 @@ def same(a: Measurement, b: Measurement) -> bool:
     return replace(a, seconds=0) == replace(b, seconds=0)
 
 
+def way_out(specialisation: Specialisation, code: Code) -> float:
+    """Return the instructions for each output in the loop that stores them; 0 where none does."""
+    size = TYPES[specialisation.dtype].element_bytes
+    return sum(size * instructions / nbytes for nbytes, instructions in code.way_out.items())
+
+
 def _code(specialisation: Specialisation, cubin: bytes) -> Code:
     code = sass.disassemble(cubin)
     step = sass.step_code(code)
@@ -150,6 +162,7 @@ def _code(specialisation: Specialisation, cubin: bytes) -> Code:
         main=main_share,
         step=step_share,
         tensor_stores=sass.count(code, *sass.TENSOR_STORES),
+        way_out=sass.way_out(code),
     )
 
 
@@ -163,7 +176,7 @@ def _products_of_a_step(specialisation: Specialisation) -> int | None:
 def _measurement(table: dict) -> Measurement:
     code = table["code"]
     if code is not None:
-        for name in ("global_loads", "global_stores", "copies", "shared_loads"):
+        for name in ("global_loads", "global_stores", "copies", "shared_loads", "way_out"):
             code[name] = {int(width): n for width, n in code[name].items()}
         for name in ("main", "step"):
             code[name] = Share(**code[name])

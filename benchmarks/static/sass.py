@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -178,24 +178,58 @@ def round_share(code: Sequence[Instruction]) -> Share:
     loop = main_loop(code)
     if loop is None:
         return share(code)
-    issued = {loop.first: Share(0, 0, 0)}  # on the best way to an instruction
-    moved = {loop.first: 0}
+    return share(
+        shortest_round(
+            code, loop, lambda here: (here.products, here.name in (*GLOBAL_LOADS, "STS"))
+        )
+    )
 
-    def worth(n: int) -> tuple[int, int, int]:
-        return issued[n].products, moved[n], -issued[n].instructions
 
-    for n in range(loop.first, loop.last + 1):
-        if n not in issued:
+def way_out(code: Sequence[Instruction]) -> dict[int, int]:
+    """Return ``{bytes: instructions}`` of the shortest round that stores results; {} for none.
+
+    Of all loops that store and load nothing, the one that issues least for a byte: others store at
+    the ends of a row, or mend results.
+    """
+    found = [loop for loop in loops(code) if count(_within(code, loop), "STG")]
+    innermost = [
+        loop
+        for loop in found
+        if not any(other in loop for other in found) and not count(_within(code, loop), "LDG")
+    ]
+    rounds = []
+    for loop in innermost:
+        issued = shortest_round(code, loop, lambda here: (here.width if here.name == "STG" else 0,))
+        rounds.append((sum(i.width for i in issued if i.name == "STG"), len(issued)))
+    rounds = [(stored, issued) for stored, issued in rounds if stored]
+    return dict(sorted(rounds, key=lambda round: round[1] / round[0])[:1])
+
+
+def shortest_round(
+    code: Sequence[Instruction], loop: Loop, value: Callable[[Instruction], tuple[int, ...]]
+) -> list[Instruction]:
+    """Return the instructions of a round worth most; of such rounds, of the shortest.
+
+    Empty where the end is reached from elsewhere alone.
+    """
+    start, end = loop.first, loop.last + 1
+    worth = {start: (*(0 for _ in value(code[start])), 0)}  # of the best way to an instruction
+    came_from: dict[int, int] = {}
+    for n in range(start, end):
+        if n not in worth:
             continue
         here = code[n]
         ways = [n + 1] if here.goes_on or n == loop.last else []
-        ways += [here.target] if here.target in range(n + 1, loop.last + 1) else []
-        after = issued[n] + share([here])
-        moves = moved[n] + (here.name in (*GLOBAL_LOADS, "STS"))
+        ways += [here.target] if here.target in range(n + 1, end) else []
+        after = tuple(a + b for a, b in zip(worth[n], (*value(here), -1), strict=True))
         for way in ways:
-            if way not in issued or worth(way) < (after.products, moves, -after.instructions):
-                issued[way], moved[way] = after, moves
-    return issued[loop.last + 1]
+            if way not in worth or worth[way] < after:
+                worth[way], came_from[way] = after, n
+    issued = []
+    while end != start and end in came_from:
+        end = came_from[end]
+        issued.append(code[end])
+    return issued[::-1]
 
 
 def step(code: Sequence[Instruction]) -> Loop | None:

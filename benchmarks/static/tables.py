@@ -12,7 +12,7 @@ from tconv.gpu.choice import Choice, Specialisation
 from . import chosen
 from .chosen import ARCHITECTURES, READ, Row
 from .occupancy import occupancy
-from .record import Code, Measurement, Record, Widths
+from .record import STORED_AFTERWARDS, Code, Measurement, Record, Widths, way_out
 from .traffic import traffic
 
 INTRODUCTION = """\
@@ -39,6 +39,8 @@ Three figures in one cell are those of {read}; where they are the same, they sta
   steps: the true share is higher.
 - *Loads* and *shared loads* in a step, *stores* in the whole kernel: bytes for each thread x number
   of instructions; `async` are copies from global to shared memory, `tensor` those of whole tiles.
+- *Way out*: instructions for each output in the loop that stores them, of the shortest round.
+  Empty where no loop stores.
 - *Seconds* of CPU time that NVRTC took, once; a kernel is compiled on first use, then kept on disk.
 """
 
@@ -49,7 +51,7 @@ On {architecture}; hopper is off until it is switched on.  *Moved*: bytes that t
 of global memory or write there, whichever cache answers, for each compulsory byte (input, weight
 and output, once).
 *Instructions* that a thread issues for each output, the tile's waste included: of a step, or of the
-main loop on tensor cores.
+main loop on tensor cores; and where results are stored after that, of the way out.
 """
 
 USES = {
@@ -87,7 +89,7 @@ def _family(name: str, rows: list[Row], record: Record) -> str:
     names = dict.fromkeys(n for table in constants for n in table if n not in chosen.BY_CAPABILITY)
     varying = [n for n in names if len({table.get(n) for table in constants}) > 1]
     header = ["dtype", "specialised by", "registers", "shared", "occupancy", "spills", "loads"]
-    header += ["stores", "shared loads", "multiplying", "step", "seconds", "layers"]
+    header += ["stores", "shared loads", "multiplying", "step", "way out", "seconds", "layers"]
     lines = [f"## {name}", ""]
     fixed = _spelled(constants[0], [n for n in names if n not in varying])
     if fixed:
@@ -139,6 +141,7 @@ def _cells(row: Row, measured: dict[int, Measurement]) -> list[str]:
         of_code(lambda code: _widths(code.shared_loads)),
         of_code(lambda code: f"{code.main.fraction:.0%}" if code.main.products else ""),
         of_code(lambda code: f"{code.step.fraction:.0%}" if code.step != code.main else ""),
+        of_code(lambda code: f"{way_out(row.one, code):.0f}" if code.way_out else ""),
         _three(f"{m.seconds:.1f}" for m in read.values()),
     ]
 
@@ -178,8 +181,10 @@ def _work(call: Call, choice: Choice, code: Code) -> tuple[str, str]:
     loop = code.main if choice.specialisation.kernel in chosen.TENSOR_CORES else code.step
     if not loop.products:
         return f"{moved:.1f}", ""
-    issued = work.products * loop.instructions / loop.products
-    return f"{moved:.1f}", f"{issued / prod(call.geometry.out_shape):.0f}"
+    issued = work.products * loop.instructions / loop.products / prod(call.geometry.out_shape)
+    if choice.specialisation.kernel in STORED_AFTERWARDS:
+        issued += way_out(choice.specialisation, code)
+    return f"{moved:.1f}", f"{issued:.0f}"
 
 
 _LAYER_CELLS = ("kernel", "blocks", "moved", "instructions")

@@ -11,7 +11,7 @@ The compulsory ones are all of x, the weight and the result, once.
   blocks.  A second pass reads what the first has written.  Copies that are made first are read and
   written.
 - depthwise, direct: a run fetches whole vectors of the inputs that its window spans, for each row
-  that has taps, and a block the weights of its channels.  direct_channels_last: vectors of channels.
+  that has taps, and a block the weights of its channels.  direct_channels_last: single inputs.
 - depthwise_channels_last: a walk fetches the inputs from its first window to its last, likewise.
 """
 

@@ -129,7 +129,14 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
             ("X_VECTOR", run.q),
             ("OUT_VECTOR", run.out_vector(call)),
             ("TILES", TILES),
-            ("BLOCKS", 5 if call.channels * run.out_channels == 1 else 1),
+            ("BLOCKS", _resident_blocks(call, run)),
         ),
         shared_bytes=shared_bytes,
     )
+
+
+def _resident_blocks(call: Call, run: Run) -> int:
+    """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
+    if call.channels * run.out_channels > 1:
+        return 1
+    return 5 if call.type.accumulator_bytes == 4 else 4

@@ -139,7 +139,7 @@ def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
     copies = (tile.rows + tile.columns) * tile.depth // tile.threads
     steps = -(-call.channels // tile.depth)
     visit = call.channels * (sums + reads) + steps * (2 * copies + 22)
-    stores = 12 * sums + 300
+    stores = 10 * sums + 300
     blocks = _column_blocks(call, tile, phase_columns)
     return (visits * visit + blocks * stores) * tile.threads / tile.rows
 
@@ -255,9 +255,16 @@ def _shared_bytes(call: Call, tile: Tile, x_vector: int) -> int:
     run = min(RUN_BYTES // size, tile.thread_columns)
     span = tile.columns // tile.thread_columns * run
     sums = span * (tile.rows + (1 if call.out_channels_last else 0)) * size
-    table = (tile.rows + tile.columns) * (3 + call.geometry.ndim) * call.index_bits // 8
+    table = table_bytes(call, tile.rows, tile.columns)
     tiles = max(2 * stage, _round_up(sums, RUN_BYTES))
     return _round_up(tiles + table, RUN_BYTES)
+
+
+def table_bytes(call: Call, rows: int, columns: int) -> int:
+    """Return the size of so many ``Row`` and ``Column`` of ``product.cuh``."""
+    ndim = call.geometry.ndim
+    words = rows * _round_up(4 + ndim, 2) + columns * _round_up(3 + ndim, 2)
+    return words * call.index_bits // 8
 
 
 def _round_up(n: int, multiple: int) -> int:

@@ -6,6 +6,7 @@ from math import prod
 
 from ..call import Call
 from ..choice import Choice, Specialisation, WarpTile
+from .gemm import table_bytes
 
 THREADS = 256
 LINE = 128
@@ -131,8 +132,7 @@ def _shared_bytes(call: Call, tile: WarpTile, stages: int) -> int:
     ring = stages * (tile.rows + tile.columns) * LINE
     last = call.out_channels_last
     sums = tile.rows * (tile.columns + 8) if last else tile.columns * (tile.rows + 4)
-    table = (tile.rows + tile.columns) * (1 + call.geometry.ndim) * call.index_bits // 8
-    return _round_up(max(ring, 4 * sums) + table, 16)
+    return _round_up(max(ring, 4 * sums) + table_bytes(call, tile.rows, tile.columns), 16)
 
 
 def _best_tile(call: Call, tiles: tuple[WarpTile, ...]) -> tuple[WarpTile, int, float]:
