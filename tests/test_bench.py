@@ -255,11 +255,21 @@ def test_a_sampled_output_that_is_off_is_refused_and_tf32_has_its_own_limit(spoi
     assert "a" in samples.output_mistakes(SMALL, arrays, {"a": [(right,)]}, tf32=True)
 
 
+def asked(arrays, dtype):
+    """Return arrays to ask PyTorch with: it rounds partial sums of bfloat16 on some processors.
+
+    Of plus and minus one they are whole numbers, and exact.
+    """
+    if dtype != "bfloat16":
+        return arrays
+    return tuple(np.sign(array.astype(np.float32)).astype(array.dtype) for array in arrays)
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_pytorch_is_asked_for_the_same_gradients(dtype):
     pytest.importorskip("torch")
-    arrays = suite.gradient_arrays(SMALL, suite.as_dtype(dtype))
+    arrays = asked(suite.gradient_arrays(SMALL, suite.as_dtype(dtype)), dtype)
     answers = {PYTORCH: [peers.pytorch_gradients(SMALL, arrays, threads=1).answer()]}
     assert samples.gradient_mistakes(SMALL, arrays, answers) == {}
 
@@ -325,7 +335,7 @@ def test_tconv_and_its_reference_are_measured_for_what_they_are():
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_pytorch_is_asked_the_same_question(dtype):
     pytest.importorskip("torch")
-    x, weight = suite.arrays(SMALL, suite.as_dtype(dtype))
+    x, weight = asked(suite.arrays(SMALL, suite.as_dtype(dtype)), dtype)
     contender = peers.pytorch(SMALL, (x, weight), threads=1)
     assert truth.mistakes(SMALL, (x, weight), {PYTORCH: [contender.answer()]}) == {}
 

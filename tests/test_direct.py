@@ -50,7 +50,7 @@ SUITED = {
 }
 """Each in one dtype, by turns: every window is a kernel of its own."""
 SOME = [param for params in SUITED.values() for param in params[:40]]
-MANY = [param for params in SUITED.values() for param in params[40:160]]
+MANY = [param for params in SUITED.values() for param in params[40:90]]
 
 
 @pytest.fixture(scope="session")
