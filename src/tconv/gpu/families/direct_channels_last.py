@@ -7,18 +7,16 @@ from functools import partial
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
 from . import direct, gather, gemm
+from .direct import MOST_SHARED_BYTES, MOST_SUMS, THREADS
 from .runs import Run, can_be_written_out, window
 
-THREADS = 64
-MOST_SUMS = 64
 MOST_INPUTS = 40
-"""What a thread may hold in registers, in words of 4 bytes; inputs in a vector of channels."""
+"""What a thread may hold in registers of a vector of channels, in words of 4 bytes."""
 MOST_PRODUCTS = 1024
 """Multiplications that the compiler may write out for one row of inputs in a vector of channels."""
 WEIGHT_BYTES = 16 << 10
 INPUT_BYTES = 24 << 10
 """Of shared memory, for as many channels at a time as have room; one vector has room anyway."""
-MOST_SHARED_BYTES = 48 << 10
 COPY_COST = 4
 ROW_COST = 40
 """Instructions of a copy to shared memory, and for a row of inputs: barriers, and where it lies."""
