@@ -210,6 +210,8 @@ SMALL_GROUPS = [
          {"stride": 8, "padding": ((4, 3), (4, 5)), "groups": 3}),
     Case("alias-free", "12 taps, several blocks and tiles of a row",
          (1, 2, 3000), (2, 1, 12), {"stride": 2, "padding": ((5, 6),), "groups": 2}),
+    Case("61 taps", "with runs of 4 outputs these would be 64 inputs, more than there are bits",
+         (1, 2, 90), (2, 1, 61), {"padding": 30, "groups": 2}),
     Case("an axis that ends within a vector", "nothing but its length says so",
          (1, 1, 30), (1, 1, 4), {"stride": 2}),
     Case("rows of whole vectors", "whole vectors in and out, several tiles",

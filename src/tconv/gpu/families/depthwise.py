@@ -6,7 +6,7 @@ from math import prod
 
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
-from .runs import Run, can_be_written_out, last_axis_is_nearest, window
+from .runs import MOST_BITS, Run, can_be_written_out, last_axis_is_nearest, window
 
 THREADS = 128
 TILES = 4
@@ -97,7 +97,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
     if (
         outputs * run.phases_y * run.out_channels * words > MOST_SUMS
         or inputs * call.channels * words > MOST_INPUTS
-        or inputs > 64
+        or inputs > MOST_BITS
         or products > MOST_PRODUCTS
     ):
         return None

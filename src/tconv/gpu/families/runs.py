@@ -10,6 +10,9 @@ from math import gcd, prod
 from ..._geometry import Geometry
 from ..call import Call
 
+MOST_BITS = 63
+"""Inputs of a row, of which a kernel keeps a bit for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
