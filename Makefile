@@ -26,7 +26,11 @@ bench: $(READY)  ## the layers of real models beside PyTorch and ONNX Runtime, w
 	$(BIN)/python -m tconv bench --cpu
 
 # On a machine with an NVIDIA GPU, with the CuPy, PyTorch and pytest that PYTHON has: no environment
-# of its own.  Each part ends within ten minutes, and none keeps the others from running.
+# of its own.  Each part ends within ten minutes, or sooner where asked (make gpu TEST_SECONDS=200), and
+# none keeps the others from running.
+TEST_SECONDS  ?= 480
+TOOL_SECONDS  ?= 140
+BENCH_SECONDS ?= 510
 gpu gpu-test gpu-sanitize gpu-bench: export PYTHONPATH = src
 RESULTS ?= benchmarks/results
 # Interrupted when its time is up, pytest still says what has failed; before, where a test hangs.
@@ -37,7 +41,7 @@ gpu:  ## the kernels on a GPU: right, clean, and how fast
 	$(MAKE) --jobs 1 --keep-going gpu-test gpu-sanitize gpu-bench
 
 gpu-test:  ## every kernel and element type against the oracle; thousands of kernels to compile
-	$(LIMIT) --foreground 480 $(GPU_PYTEST) \
+	$(LIMIT) --foreground $(TEST_SECONDS) $(GPU_PYTEST) \
 	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo '-n auto')
 
 FEW := (vocoder or (named_cases and groups) or blocks_share or single_channels_are_exact \
@@ -49,13 +53,13 @@ gpu-sanitize: export TCONV_OWN_MEMORY = 1
 gpu-sanitize:  ## a few cases of every kernel under compute-sanitizer
 	failed=; \
 	for tool in memcheck racecheck initcheck synccheck; do \
-	    $(LIMIT) 140 compute-sanitizer --tool $$tool --error-exitcode 1 --report-api-errors no \
+	    $(LIMIT) $(TOOL_SECONDS) compute-sanitizer --tool $$tool --error-exitcode 1 --report-api-errors no \
 	        --launch-timeout 120 $(GPU_PYTEST) -q -k "$(FEW)" || failed="$$failed $$tool"; \
 	done; \
 	test -z "$$failed" || { echo "not clean:$$failed"; exit 1; }
 
 gpu-bench:  ## every layer and element type beside PyTorch's cuDNN; a second run goes on
-	$(PYTHON) -m tconv bench --gpu --gradients --seconds 510 \
+	$(PYTHON) -m tconv bench --gpu --gradients --seconds $(BENCH_SECONDS) \
 	    --json $(RESULTS)/gpu.json --pictures $(RESULTS)
 
 clean:

@@ -54,3 +54,10 @@ def test_every_test_on_a_gpu_ends_in_time_and_takes_no_warning_of_a_library_for_
         limit = re.search(r"--kill-after \d+ (?:--foreground )?(\d+) ", line)
         assert times * int(limit[1]) < 600
         assert "-m pytest -W default" in line
+
+
+def test_a_part_may_be_given_less_time(make):
+    done, _ = make("--dry-run", "gpu", "TEST_SECONDS=77", "TOOL_SECONDS=33", "BENCH_SECONDS=88")
+    assert re.search(r"timeout .* 77 python -m pytest", done.stdout)
+    assert re.search(r"timeout .* 33 compute-sanitizer", done.stdout)
+    assert "--seconds 88" in done.stdout
