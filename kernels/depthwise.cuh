@@ -5,22 +5,36 @@
 // --- the window along one axis ------------------------------------------------------------------
 //
 // The equations of geometry.cuh in constants: where a shift is known to the compiler, so is its tap.
+// The adjoint writes one phase, and its inputs lie IN_STRIDE apart, in the order of the taps.
 
 template <int KERNEL, int STRIDE, int DILATION>
 struct Window {
-    static constexpr bool DENSE = DILATION <= STRIDE;
-    static constexpr int LAST_SHIFT = (KERNEL - 1) * DILATION / STRIDE;
+    static constexpr int PHASES = ADJOINT ? 1 : STRIDE;
+    static constexpr int IN_STRIDE = ADJOINT ? STRIDE : 1;
+    static constexpr bool DENSE = DILATION <= PHASES;
+    static constexpr int LAST_SHIFT = (KERNEL - 1) * DILATION / PHASES;
     static constexpr int SHIFTS = DENSE ? LAST_SHIFT + 1 : KERNEL;
-    static constexpr bool EVERY_TAP = DILATION == 1 && KERNEL % STRIDE == 0;  // in every phase
+    static constexpr bool EVERY_TAP = DILATION == 1 && KERNEL % PHASES == 0;  // in every phase
 
     static __device__ __forceinline__ constexpr int shift(int j)
     {
-        return DENSE ? j : j * DILATION / STRIDE;
+        return DENSE ? j : j * DILATION / PHASES;
     }
     static __device__ __forceinline__ constexpr int tap(int j, int r)
     {
-        const int reached = shift(j) * STRIDE + r;
+        const int reached = shift(j) * PHASES + r;
         return reached % DILATION == 0 && reached / DILATION < KERNEL ? reached / DILATION : -1;
+    }
+
+    // Of the inputs that a window at q covers, which is the first?  And which of them, counted from
+    // there, does the q-th window from here read at the j-th shift?
+    static __device__ __forceinline__ Index first(Index q, const Axis& axis)
+    {
+        return ADJOINT ? q * IN_STRIDE - axis.pad_begin : q - LAST_SHIFT;
+    }
+    static __device__ __forceinline__ constexpr int input(int q, int j)
+    {
+        return q * IN_STRIDE + (ADJOINT ? shift(j) : LAST_SHIFT - shift(j));
     }
 };
 using WindowX = Window<KERNEL_X, STRIDE_X, DILATION_X>;
@@ -46,19 +60,19 @@ __device__ __forceinline__ void find(Index number, const Params& p, OutRow& row)
         const Axis& axis = p.axis[Y];
         if constexpr (PHASES_Y > 1) {
             number = divide(number, axis.q_size, row.q_y);
-            row.y = row.q_y * STRIDE_Y - axis.r_begin;
+            row.y = row.q_y * WindowY::PHASES - axis.r_begin;
         } else {
             number = divide(number, axis.out_size, row.y);
-            row.q_y = (row.y + axis.r_begin) / STRIDE_Y;
-            row.r_y = static_cast<int>((row.y + axis.r_begin) % STRIDE_Y);
+            row.q_y = (row.y + axis.r_begin) / WindowY::PHASES;
+            row.r_y = static_cast<int>((row.y + axis.r_begin) % WindowY::PHASES);
         }
         row.q_y += axis.q_begin;
     }
     if constexpr (AXES > 2) {
         const Axis& axis = p.axis[0];
         number = divide(number, axis.out_size, row.z);
-        row.q_z = axis.q_begin + (row.z + axis.r_begin) / STRIDE_Z;
-        row.r_z = static_cast<int>((row.z + axis.r_begin) % STRIDE_Z);
+        row.q_z = axis.q_begin + (row.z + axis.r_begin) / WindowZ::PHASES;
+        row.r_z = static_cast<int>((row.z + axis.r_begin) % WindowZ::PHASES);
     }
     row.n = number;
 }
@@ -70,14 +84,16 @@ __device__ __forceinline__ bool input_row(const OutRow& row, int jz, int jy, con
     bool there = true;
     at += row.n * p.x_n;
     if constexpr (AXES > 1) {
-        const Index i = row.q_y - WindowY::shift(jy);
-        there = inside(i, p.axis[Y].in_size);
-        at += i * p.axis[Y].x_stride;
+        const Axis& axis = p.axis[Y];
+        const Index i = WindowY::first(row.q_y, axis) + WindowY::input(0, jy);
+        there = inside(i, axis.in_size);
+        at += i * axis.x_stride;
     }
     if constexpr (AXES > 2) {
-        const Index i = row.q_z - WindowZ::shift(jz);
-        there = there && inside(i, p.axis[0].in_size);
-        at += i * p.axis[0].x_stride;
+        const Axis& axis = p.axis[0];
+        const Index i = WindowZ::first(row.q_z, axis) + WindowZ::input(0, jz);
+        there = there && inside(i, axis.in_size);
+        at += i * axis.x_stride;
     }
     return there;
 }

@@ -4,7 +4,7 @@
 //
 // Neighbouring threads have neighbouring channels, X_VECTOR each, so what a warp loads and stores
 // lies side by side.  A thread walks along the last axis.  It keeps the inputs that its window
-// covers in registers and loads STEP_Q new ones in a round, from each row of its window; with these
+// covers in registers and loads those that are new in a round, from each row of its window; with these
 // it computes STEP_Q q in all phases, in PHASES_Y rows.
 //
 // The order of summation is gather's: shifts ascending.  The bits are the same.  Inputs beyond the
@@ -19,8 +19,13 @@
 
 static_assert(X_VECTOR == OUT_VECTOR, "a thread has the same channels of both");
 constexpr int VECTOR = X_VECTOR;
-constexpr int LAST_SHIFT = WindowX::LAST_SHIFT;
-constexpr int INPUTS = LAST_SHIFT + STEP_Q;  // of a row, from the first q's last shift on
+constexpr int PHASES_X = WindowX::PHASES, RUN = STEP_Q * PHASES_X;
+
+// The inputs of a row in one round.  Some of them the round before has loaded.
+constexpr int ADVANCE = WindowX::IN_STRIDE * STEP_Q;
+constexpr int INPUTS = ADVANCE - WindowX::IN_STRIDE + 1 + WindowX::LAST_SHIFT;
+constexpr int KEPT = INPUTS < ADVANCE ? 0 : INPUTS - ADVANCE;
+
 constexpr int WINDOW_ROWS = WindowZ::SHIFTS * WindowY::SHIFTS;
 constexpr int NO_TAPS = KERNEL_Z * KERNEL_Y;  // a row of zeros behind the rows of taps
 
@@ -176,14 +181,14 @@ depthwise_channels_last(const Element* __restrict__ x, const Element* __restrict
     Index out_at = walk.n * p.out_n + channel * p.out_m;
     if constexpr (AXES > 1) out_at += walk.y * p.axis[Y].out_stride;
     if constexpr (AXES > 2) out_at += walk.z * p.axis[0].out_stride;
-    const Index first_o = walk.begin * STRIDE_X - last.r_begin;
+    const Index first_o = walk.begin * PHASES_X - last.r_begin;
     const Index out_y = AXES > 1 ? p.axis[Y].out_stride : 0;
     const auto row_exists = [&](int phase) {
         return PHASES_Y == 1 || inside(walk.y + phase, p.axis[Y].out_size.divisor);
     };
 
     // Pointers go along with the rounds: that takes fewest instructions.
-    const Index first = last.q_begin + walk.begin - LAST_SHIFT;  // input
+    const Index first = WindowX::first(last.q_begin + walk.begin, last);  // input
     const long long x_step = last.x_stride, out_step = last.out_stride;
     const Element* from[WINDOW_ROWS];
 #pragma unroll
@@ -204,19 +209,19 @@ depthwise_channels_last(const Element* __restrict__ x, const Element* __restrict
                          rows.there[row] && inside(first + input, last.in_size),
                          inputs[row][input]);
     };
-    load_some(0, LAST_SHIFT, first);
+    load_some(0, KEPT, first);
 
 #pragma unroll 1
     for (Index q = 0; q < walk.size; q += STEP_Q) {
-        load_some(LAST_SHIFT, INPUTS, first + q);
+        load_some(KEPT, INPUTS, first + q * WindowX::IN_STRIDE);
 
-        Channels sum[PHASES_Y][STEP_Q][STRIDE_X] = {};
+        Channels sum[PHASES_Y][STEP_Q][PHASES_X] = {};
 #pragma unroll
         for (int row = 0; row < WINDOW_ROWS; ++row)
 #pragma unroll
             for (int j = 0; j < WindowX::SHIFTS; ++j)
 #pragma unroll
-                for (int r = 0; r < STRIDE_X; ++r) {
+                for (int r = 0; r < PHASES_X; ++r) {
                     const int k = WindowX::tap(j, r);
                     if (k < 0) continue;
 #pragma unroll
@@ -228,41 +233,42 @@ depthwise_channels_last(const Element* __restrict__ x, const Element* __restrict
 #pragma unroll
                             for (int c = 0; c < VECTOR; ++c)
                                 multiply_add(sum[phase][step][r][c],
-                                             inputs[row][LAST_SHIFT + step - WindowX::shift(j)][c],
+                                             inputs[row][WindowX::input(step, j)][c],
                                              held[phase][row][k][c]);
                     }
                 }
 
-        const Index before = -(first_o + q * STRIDE_X), left = last.out_size.divisor + before;
+        const Index before = -(first_o + q * PHASES_X), left = last.out_size.divisor + before;
 #pragma unroll
         for (int phase = 0; phase < PHASES_Y; ++phase) {
 #pragma unroll
-            for (int e = 0; e < STEP_Q * STRIDE_X; ++e) {
+            for (int e = 0; e < RUN; ++e) {
                 if (!row_exists(phase) || e < before || e >= left) continue;
                 OutVector some;
 #pragma unroll
                 for (int c = 0; c < VECTOR; ++c)
-                    finish(sum[phase][e / STRIDE_X][e % STRIDE_X][c], added[c], some.of[c]);
+                    finish(sum[phase][e / PHASES_X][e % PHASES_X][c], added[c], some.of[c]);
                 *reinterpret_cast<OutVector*>(to[phase] + e * out_step) = some;
             }
-            to[phase] += STEP_Q * STRIDE_X * out_step;
+            to[phase] += RUN * out_step;
         }
 
         // The next round's window: what its inputs have in common with this one's.
 #pragma unroll
         for (int row = 0; row < WINDOW_ROWS; ++row) {
 #pragma unroll
-            for (int input = 0; input < LAST_SHIFT; ++input)
+            for (int input = 0; input < KEPT; ++input)
 #pragma unroll
                 for (int c = 0; c < VECTOR; ++c)
-                    inputs[row][input][c] = inputs[row][input + STEP_Q][c];
-            from[row] += STEP_Q * x_step;
+                    inputs[row][input][c] = inputs[row][input + ADVANCE][c];
+            from[row] += ADVANCE * x_step;
         }
     }
 
     // A zero in the place of something absent does no harm, but times infinity it is NaN.
-    if (all_finite || (0 <= first && first + LAST_SHIFT + walk.size <= last.in_size)) return;
-    const Index end_o = smaller(first_o + walk.size * STRIDE_X, last.out_size.divisor);
+    const Index last_input = first + (walk.size - 1) * WindowX::IN_STRIDE + WindowX::LAST_SHIFT;
+    if (all_finite || (0 <= first && last_input < last.in_size)) return;
+    const Index end_o = smaller(first_o + walk.size * PHASES_X, last.out_size.divisor);
 #pragma unroll 1
     for (Index o = first_o; o < end_o; ++o)
 #pragma unroll 1
@@ -272,8 +278,8 @@ depthwise_channels_last(const Element* __restrict__ x, const Element* __restrict
             Index q[AXES], r[AXES];
             if constexpr (AXES > 2) q[0] = walk.q_z, r[0] = walk.r_z;
             if constexpr (AXES > 1) q[Y] = walk.q_y, r[Y] = PHASES_Y > 1 ? phase : walk.r_y;
-            q[AXES - 1] = last.q_begin + (o + last.r_begin) / STRIDE_X;
-            r[AXES - 1] = (o + last.r_begin) % STRIDE_X;
+            q[AXES - 1] = last.q_begin + (o + last.r_begin) / PHASES_X;
+            r[AXES - 1] = (o + last.r_begin) % PHASES_X;
             const Index m = channel + c;
             finish(one_output<1>(x, weight, p, walk.n, m, 0, q, r),
                    bias ? widen(bias[m * p.bias_m]) : Accumulator{},

@@ -15,7 +15,7 @@
 #include "passages.cuh"
 #include "direct.cuh"
 
-static_assert(PARTS_X == 1 || PART_SHIFT % X_VECTOR == 0, "the same place in a vector");
+static_assert(PARTS_X == 1 || PART_STEP % X_VECTOR == 0, "the same place in a vector");
 
 struct Shared {
     alignas(16) Weights weight;
@@ -64,7 +64,7 @@ direct(const Element* __restrict__ x, const Element* __restrict__ weight,
 
 #pragma unroll 1
         for (int part = 0; part < PARTS_X; ++part) {
-            const Inputs inputs = inputs_at(mine.first - part * PART_SHIFT, x_vectors, last);
+            const Inputs inputs = inputs_at(first_of(part, mine), x_vectors, last);
 #pragma unroll 1
             for (int jz = 0; jz < SHIFTS_Z; ++jz) {
                 const int kz = WindowZ::tap(jz, mine.r_z);

@@ -3,14 +3,20 @@
 //
 // A block walks over the channels, DEPTH of them with their weights in shared memory at a time.  So
 // sums run over blocks of channels, then shifts, and the bits are not gather's.  A window too long for
-// registers is a sum of PARTS_X windows of KERNEL_X taps, each at inputs further back.
+// registers is a sum of PARTS_X windows of KERNEL_X taps, each at other inputs.
 #pragma once
 
 static_assert(CHANNELS == 1, "inputs of one channel in registers");
 
-constexpr int PART_SHIFT = KERNEL_X * DILATION_X / STRIDE_X;  // from one part to the next
 constexpr int PART_ROWS = KERNEL_Z * KERNEL_Y;
-static_assert(PARTS_X == 1 || PART_SHIFT * STRIDE_X == KERNEL_X * DILATION_X, "the same phases");
+constexpr int PART_STEP = KERNEL_X * DILATION_X / PHASES_X;  // inputs from one part to the next
+static_assert(PARTS_X == 1 || PART_STEP * PHASES_X == KERNEL_X * DILATION_X, "the same phases");
+
+// Where the inputs of a part begin, along the last axis.
+__device__ __forceinline__ Index first_of(int part, const Mine& mine)
+{
+    return mine.first + (ADJOINT ? part : -part) * PART_STEP;
+}
 
 // Which channels are mine, and which runs?  Neighbouring blocks share their inputs.
 struct Task {
@@ -64,9 +70,8 @@ __device__ __forceinline__ void multiply(const Accumulator (&inputs)[CHANNELS][I
 __device__ __forceinline__ bool is_spoilt(const Accumulator (&sum)[PHASES_Y][OUT_CHANNELS][RUN],
                                           const Mine& mine, const Axis& last)
 {
-    const Index begin = mine.first - (PARTS_X - 1) * PART_SHIFT, end = mine.first + INPUTS;
     bool spoilt = false;
-    if (PARTS_X > 1 || begin < 0 || end > last.in_size) {
+    if (PARTS_X > 1 || mine.first < 0 || mine.first + INPUTS > last.in_size) {
 #pragma unroll
         for (int phase = 0; phase < PHASES_Y; ++phase)
 #pragma unroll

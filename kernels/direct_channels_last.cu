@@ -134,7 +134,7 @@ direct_channels_last(const Element* __restrict__ x, const Element* __restrict__ 
 
 #pragma unroll 1
         for (int part = 0; part < PARTS_X; ++part) {
-            const Inputs inputs = inputs_at(mine.first - part * PART_SHIFT, false, last);
+            const Inputs inputs = inputs_at(first_of(part, mine), false, last);
 #pragma unroll 1
             for (int jz = 0; jz < SHIFTS_Z; ++jz) {
                 const int kz = WindowZ::tap(jz, mine.r_z);

@@ -8,16 +8,16 @@
 
 // --- a run at compile time ----------------------------------------------------------------------
 
-constexpr int RUN = RUN_Q * STRIDE_X;
-constexpr int SHIFTS_X = WindowX::SHIFTS, LAST_SHIFT = WindowX::LAST_SHIFT;
+constexpr int PHASES_X = WindowX::PHASES, SHIFTS_X = WindowX::SHIFTS;
+constexpr int RUN = RUN_Q * PHASES_X;
 constexpr int SHIFTS_Y = WindowY::SHIFTS, SHIFTS_Z = WindowZ::SHIFTS;
 
 // A run begins with phase FIRST_PHASE; its e-th output has this q, counted from the first, and r.
-__device__ constexpr int q_of(int e) { return (FIRST_PHASE + e) / STRIDE_X; }
-__device__ constexpr int r_of(int e) { return (FIRST_PHASE + e) % STRIDE_X; }
+__device__ constexpr int q_of(int e) { return (FIRST_PHASE + e) / PHASES_X; }
+__device__ constexpr int r_of(int e) { return (FIRST_PHASE + e) % PHASES_X; }
 
-// The inputs of a run, from the first q's last shift to the last q.
-constexpr int INPUTS = q_of(RUN - 1) + 1 + LAST_SHIFT;
+// The inputs that the windows of a run cover.
+constexpr int INPUTS = WindowX::IN_STRIDE * q_of(RUN - 1) + 1 + WindowX::LAST_SHIFT;
 
 // A bit for each input.
 static_assert(INPUTS < 64, "one bit for each input");
@@ -38,7 +38,7 @@ __device__ constexpr Bits inputs_read()
     for (int e = 0; e < RUN; ++e)
         for (int j = 0; j < SHIFTS_X; ++j)
             if (WindowX::tap(j, r_of(e)) >= 0)
-                read |= Bits{1} << (q_of(e) + LAST_SHIFT - WindowX::shift(j));
+                read |= Bits{1} << WindowX::input(q_of(e), j);
     return read;
 }
 constexpr Bits INPUTS_READ = inputs_read();
@@ -52,7 +52,8 @@ __device__ __forceinline__ constexpr bool is_read(int input)
 
 // A run on its way from its number to its outputs.
 struct Mine : OutRow {
-    Index first, o;  // along the last axis: the first input, and the first output
+    Index q, o;   // along the last axis: the first q, and the first output
+    Index first;  // input
     bool exists;
 };
 
@@ -64,7 +65,8 @@ __device__ __forceinline__ Mine run_at(Index index, const Params& p)
     Index run;
     index = divide(index, p.row_runs, run);
     mine.o = run * RUN;
-    mine.first = p.axis[AXES - 1].q_begin + run * RUN_Q - LAST_SHIFT;
+    mine.q = p.axis[AXES - 1].q_begin + run * RUN_Q;
+    mine.first = WindowX::first(mine.q, p.axis[AXES - 1]);
     find(index, p, mine);
     return mine;
 }
@@ -146,7 +148,7 @@ __device__ __forceinline__ void load_elements(const Element* __restrict__ from, 
 
 // Weights of one row of taps, in the order in which they are needed.
 using WeightVector = Vector<Accumulator, 16 / sizeof(Accumulator)>;
-constexpr int WEIGHTS = SHIFTS_X * CHANNELS * OUT_CHANNELS * STRIDE_X;
+constexpr int WEIGHTS = SHIFTS_X * CHANNELS * OUT_CHANNELS * PHASES_X;
 constexpr int AT_ONCE = sizeof(WeightVector) / sizeof(Accumulator);
 constexpr int WEIGHT_VECTORS = (WEIGHTS + AT_ONCE - 1) / AT_ONCE;
 struct WeightPlace {
@@ -154,8 +156,8 @@ struct WeightPlace {
 };
 __device__ __forceinline__ constexpr WeightPlace weight_place(int at)
 {
-    return {at / STRIDE_X / OUT_CHANNELS / CHANNELS, at / STRIDE_X / OUT_CHANNELS % CHANNELS,
-            at / STRIDE_X % OUT_CHANNELS, at % STRIDE_X};
+    return {at / PHASES_X / OUT_CHANNELS / CHANNELS, at / PHASES_X / OUT_CHANNELS % CHANNELS,
+            at / PHASES_X % OUT_CHANNELS, at % PHASES_X};
 }
 
 // Fetches the weight at this place of a row of taps, of which there are so many; else 0.
@@ -185,8 +187,7 @@ __device__ __forceinline__ void multiply(const Accumulator (&x)[CHANNELS][INPUTS
 #pragma unroll
         for (int e = 0; e < RUN; ++e)
             if (r_of(e) == place.r)
-                multiply_add(sum[place.m][e],
-                             x[place.c][q_of(e) + LAST_SHIFT - WindowX::shift(place.j)],
+                multiply_add(sum[place.m][e], x[place.c][WindowX::input(q_of(e), place.j)],
                              some.of[at % AT_ONCE]);
     }
 }
@@ -240,8 +241,8 @@ __device__ __forceinline__ void compute_anew(const Element* __restrict__ x,
             Index q[AXES], r[AXES];
             if constexpr (AXES > 2) q[0] = mine.q_z, r[0] = mine.r_z;
             if constexpr (AXES > 1) q[Y] = mine.q_y, r[Y] = PHASES_Y > 1 ? phase : mine.r_y;
-            q[AXES - 1] = mine.first + LAST_SHIFT + (FIRST_PHASE + e) / STRIDE_X;
-            r[AXES - 1] = (FIRST_PHASE + e) % STRIDE_X;
+            q[AXES - 1] = mine.q + (FIRST_PHASE + e) / PHASES_X;
+            r[AXES - 1] = (FIRST_PHASE + e) % PHASES_X;
             finish(one_output<1>(x, weight, p, mine.n, group, first_m + m, q, r),
                    bias ? widen(bias[(channel + m) * p.bias_m]) : Accumulator{},
                    out[run.at + e * p.axis[AXES - 1].out_stride]);

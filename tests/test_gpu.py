@@ -17,7 +17,7 @@ from pretended import made_current, on_device
 from tconv import gpu
 from tconv._geometry import Geometry
 from tconv.commands.bench import suite
-from tconv.gpu import exchange
+from tconv.gpu import exchange, planning
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import (
     FAMILIES,
@@ -211,7 +211,6 @@ def test_layers_of_few_output_channels_are_summed_directly_on_fma_units(dtype):
         assert choice.specialisation.kernel == "direct"
         costs = r"few output channels: it costs \d\d% of what the next best kernel does"
         assert re.fullmatch(costs, choice.reason)
-        assert choose(plan(name).geometry, dtype, operation="conv").specialisation.kernel in GENERAL
     for precision, kernel in ((None, "direct"), ("tf32", "mma"), ("tf32x3", "mma")):
         assert plan("dcgan-rgb", precision=precision).choice.specialisation.kernel == kernel
     assert plan("dcgan-rgb", "float16").choice.specialisation.kernel == "mma"
@@ -352,7 +351,10 @@ def test_gather_computes_what_would_leave_a_tile_nearly_empty():
     kernels = {}
     for channels in (1, 2, 8):
         g = gpu.plan((1, 8 * channels, 9, 9), (8 * channels, channels, 4, 4), groups=8).geometry
-        choice = choose(g, operation="conv")
+        columns_nearest = (planning.lying(shape, 0, 1, 3, 2) for shape in (g.out_shape, g.x_shape))
+        x, out = columns_nearest  # so that no other kernel takes it
+        mixed = replace(strides(g), x=x, out=out)
+        choice = select(Call(g, "float32", mixed, operation="conv"))
         kernels[channels] = choice.specialisation.kernel
         assert (choice.specialisation.kernel == "gather") == any(
             re.fullmatch(r"not gemm: it would cost \d+\.\d times as much as gather", refusal)
@@ -523,6 +525,65 @@ def test_the_adjoint_and_the_gradients_of_every_layer_fit_a_launch(layer):
                     assert blocks < 2**31
                     assert specialisation.threads <= 1024
                     assert specialisation.shared_bytes <= most_shared_bytes(choice)
+
+
+def adjoint(name, dtype="float32", *, channels_last=False):
+    """Return what is chosen for the adjoint of a layer."""
+    g = next(layer.geometry for layer in SUITE if layer.name == name)
+    axes = range(2, g.ndim + 2)
+    order = (0, *axes, 1) if channels_last else (0, 1, *axes)
+    arrays = Strides(
+        x=planning.lying(g.out_shape, *order), weight=contiguous(g.weight_shape), bias=1,
+        out=planning.lying(g.x_shape, *order),
+    )  # fmt: skip
+    return select(Call(g, dtype, arrays, operation="conv"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_adjoint_of_small_groups_takes_the_depthwise_kernels(dtype):
+    for name in ("fcn8s-depthwise", "centernet-up", "bigvgan-depthwise"):
+        s = adjoint(name, dtype).specialisation
+        assert (s.kernel, s.adjoint) == ("depthwise", True)
+        assert s["X_VECTOR"] * (2 if dtype == "float16" else 4) == 16
+    assert adjoint("kernelbench-73", dtype).specialisation.kernel == "depthwise"
+    for name in ("centernet-up", "bigvgan-depthwise", "depthwise-47341"):
+        s = adjoint(name, dtype, channels_last=True).specialisation
+        assert (s.kernel, s.adjoint) == ("depthwise_channels_last", True)
+
+
+def test_the_adjoint_of_few_input_channels_is_summed_directly_in_either_order():
+    for last, kernel in ((False, "direct"), (True, "direct_channels_last")):
+        for name in ("text-sr", "kernelbench-61", "kernelbench-70", "kernelbench-75"):
+            s = adjoint(name, channels_last=last).specialisation
+            assert (s.kernel, s.adjoint) == (kernel, True)
+    assert adjoint("unet-top").specialisation.kernel == "gemm"
+
+
+@pytest.mark.parametrize(
+    ("name", "channels_last"),
+    [("fcn8s-depthwise", False), ("bigvgan-depthwise", False), ("kernelbench-73", False),
+     ("text-sr", False), ("text-sr", True), ("kernelbench-75", False), ("kernelbench-75", True)],
+)  # fmt: skip
+def test_every_run_of_the_adjoint_has_a_thread(name, channels_last):
+    g = next(layer.geometry for layer in SUITE if layer.name == name)
+    choice = adjoint(name, channels_last=channels_last)
+    s = choice.specialisation
+    assert s.threads * dict(s.constants).get("TILES", 1) * choice.row_blocks >= choice.group_runs
+    assert choice.row_runs * s["RUN_Q"] >= g.in_size[-1]
+    assert choice.group_runs == g.batch * prod(g.in_size[:-1]) * choice.row_runs
+    assert choice.column_blocks * s["OUT_CHANNELS"] * g.groups == g.in_channels
+
+
+def test_every_input_of_an_adjoint_of_single_channels_has_a_walk():
+    for name in ("centernet-up", "bigvgan-depthwise", "depthwise-47341"):
+        g = next(layer.geometry for layer in SUITE if layer.name == name)
+        choice = adjoint(name, channels_last=True)
+        size = g.in_size[-1]
+        length = depthwise_channels_last.walk(
+            size, choice.row_runs, choice.specialisation["STEP_Q"]
+        )
+        assert (choice.row_runs - 1) * length < size <= choice.row_runs * length
+        assert choice.group_runs == g.batch * prod(g.in_size[:-1]) * choice.row_runs
 
 
 @pytest.mark.parametrize("layer", SUITE, ids=lambda layer: layer.name)

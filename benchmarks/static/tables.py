@@ -104,7 +104,7 @@ def _family(name: str, rows: list[Row], record: Record) -> str:
 
 def _by_window(specialisation: Specialisation) -> dict[str, object]:
     """Return the constants; those of the axes X, Y and Z make one, as in KERNEL 16x16."""
-    table: dict[str, object] = dict(specialisation.constants)
+    table: dict[str, object] = {"ADJOINT": specialisation.adjoint, **dict(specialisation.constants)}
     for name in [n.removesuffix("_X") for n in table if n.endswith("_X")]:
         sizes = [table.pop(f"{name}_{axis}") for axis in "ZYX" if f"{name}_{axis}" in table]
         table[name] = "x".join(map(str, sizes[-int(table["AXES"]) :]))

@@ -18,6 +18,57 @@ MUTANTS = [
         "axis.dilation.divisor - axis.pad_begin;",
         "axis.dilation.divisor;",
     ),
+    # The adjoint where the window is known to the compiler.
+    Mutant(
+        "windows lie side by side, not a stride apart",
+        "depthwise, adjoint",
+        "depthwise.cuh",
+        "return q * IN_STRIDE + (",
+        "return q + (",
+    ),
+    Mutant(
+        "runs begin without the padding",
+        "direct, adjoint",
+        "depthwise.cuh",
+        "q * IN_STRIDE - axis.pad_begin :",
+        "q * IN_STRIDE :",
+    ),
+    Mutant(
+        "the adjoint reads the taps from the last to the first",
+        "direct_channels_last, adjoint",
+        "depthwise.cuh",
+        "ADJOINT ? shift(j) :",
+        "ADJOINT ? LAST_SHIFT - shift(j) :",
+    ),
+    Mutant(
+        "vectors begin at the first input, where padding moves it",
+        "depthwise, adjoint",
+        "runs.cuh",
+        "const Index begin = first - X_LEAD;",
+        "const Index begin = first;",
+    ),
+    Mutant(
+        "parts of a window lie backwards in the adjoint, too",
+        "direct, adjoint",
+        "direct.cuh",
+        "(ADJOINT ? part : -part)",
+        "(-part)",
+        axes=("1",),
+    ),
+    Mutant(
+        "a walk advances by windows that lie side by side",
+        "depthwise_channels_last, adjoint",
+        "depthwise_channels_last.cu",
+        "from[row] += ADVANCE * x_step;",
+        "from[row] += STEP_Q * x_step;",
+    ),
+    Mutant(
+        "rounds of a walk read one after another as if there were no stride",
+        "depthwise_channels_last, adjoint",
+        "depthwise_channels_last.cu",
+        "first + q * WindowX::IN_STRIDE);",
+        "first + q);",
+    ),
     # Both gradients of the weight.
     Mutant(
         "forgets the dilation",

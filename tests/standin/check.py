@@ -20,7 +20,7 @@ from tconv.gpu.choice import Tile, WarpTile
 from tconv.gpu.families import direct, direct_channels_last, gemm, hopper
 from tconv.gpu.source import read
 
-from . import Recorder, Standin
+from . import Recorder, Standin, refuses
 
 CAPABILITY = {"hopper": 90}
 TILES = {
@@ -33,6 +33,14 @@ TILES = {
     "direct_channels_last": None,
     "mma": WarpTile(rows=64, columns=16, depth=64, warp_rows=16, warp_columns=8),
 }
+WINDOWS = {
+    "depthwise": cases.SMALL_GROUPS,
+    "depthwise_channels_last": cases.SINGLE_CHANNELS,
+    "direct": cases.FEW_OUTPUTS,
+    "direct_channels_last": cases.FEW_OUTPUTS,
+}
+"""Kernels that know the window when they are compiled, with cases of their own."""
+
 CLUSTERED = hopper.TILES[1]
 """A tile whose weights two blocks share, for calls of one axis."""
 
@@ -100,14 +108,14 @@ def some_calls(given):
     dtypes = [np.dtype(name) for name in given.dtypes]
     chosen = [case for case in cases.NAMED if 0 not in (*case.x, *case.weight)]
     chosen += [case for case in cases.random_cases(given.count, seed=11) if 0 not in case.x]
-    if given.kernel == "depthwise":  # A window is a kernel of its own: a few of them.
+    if given.kernel in WINDOWS:
+        chosen = [*WINDOWS[given.kernel]]
+    if given.kernel == "depthwise":
         random = cases.random_cases(given.count, seed=11)
-        chosen = [*cases.SMALL_GROUPS, *list(filter(cases.has_small_groups, random))[::3]]
+        chosen += list(filter(cases.has_small_groups, random))[::3]
     if given.kernel == "depthwise_channels_last":
         random = cases.random_cases(3 * given.count, seed=11)
-        chosen = [*cases.SINGLE_CHANNELS, *filter(cases.has_single_channels, random)]
-    if given.kernel in ("direct", "direct_channels_last"):
-        chosen = cases.FEW_OUTPUTS
+        chosen += filter(cases.has_single_channels, random)
     if given.kernel == "gemm":
         chosen = [*cases.LONG_SUMS, *chosen]
     if given.kernel == "mma":
@@ -120,6 +128,10 @@ def some_calls(given):
         rng = np.random.default_rng(number)
         dtype = dtypes[number % len(dtypes)]
         x, weight, bias = case.integers(dtype, rng)
+        verb = Recorder().verbs(given.kernel)
+        if given.kernel in WINDOWS and refuses(verb, x, weight, **case.call):
+            dtype = np.dtype("f4")  # Registers cannot hold the window in the other one.
+            x, weight, bias = case.integers(dtype, rng)
         yield (x, weight, bias), case.call
         if len(case.x) == len(case.weight):
             yield (nearest(x, 1), nearest(weight, 0), bias), case.call

@@ -15,19 +15,23 @@ import cases
 import oracle
 from tconv.gpu import splits
 from tconv.gpu.choice import Tile
+from tconv.gpu.families import direct, direct_channels_last
 from test_conv import arguments
 from test_gradients import answers, whole
 
-from . import Recorder, Standin
+from . import Recorder, Standin, check, refuses
 from .check import exact, parsed, planted
 
 SMALL = Tile(rows=16, columns=8, depth=4, thread_rows=2, thread_columns=2)
 KERNELS = {
     "gather, adjoint": ("gather", None),
     "gemm, adjoint": ("gemm", SMALL),
+    **{f"{kernel}, adjoint": (kernel, None) for kernel in check.WINDOWS},
     "weight_gradient": ("weight_gradient", SMALL),
     "weight_gradient_narrow": ("weight_gradient_narrow", None),
 }
+WINDOWS = {f"{kernel}, adjoint": own for kernel, own in check.WINDOWS.items()}
+
 LONG = [
     cases.Case("long", "several splits, sums added in runs",
                (1, 2, 3001), (2, 3, 3), {"stride": 2, "padding": 1}),
@@ -39,6 +43,8 @@ LONG = [
 def main(given_arguments):
     given = parsed(given_arguments, KERNELS)
     splits.ENOUGH = 4  # blocks: so that even here sums are long enough to be added in runs
+    direct.WEIGHT_BYTES = 1024  # so that even small layers have several blocks of channels
+    direct_channels_last.INPUT_BYTES = 8 << 10
     texts = {given.file: planted(given.file, given.old, given.new)} if given.file else {}
     problems = list(some_problems(given))
     recorder = Recorder()
@@ -74,12 +80,17 @@ def some_problems(given):
     dtypes = [np.dtype(name) for name in given.dtypes]
     chosen = [case for case in cases.NAMED if 0 not in (*case.x, *case.weight)]
     chosen += [case for case in cases.random_cases(given.count, seed=12) if 0 not in case.x]
-    chosen = [case for case in (*chosen, *LONG) if len(case.weight) - 2 in given.axes]
+    chosen = WINDOWS.get(given.kernel, [*chosen, *LONG])
+    chosen = [case for case in chosen if len(case.weight) - 2 in given.axes]
     for number, case in enumerate(chosen):
         rng = np.random.default_rng(number)
         dtype = dtypes[number % len(dtypes)]
         x, weight, _ = case.integers(dtype, rng)
         y = whole(oracle.transposed_conv(x, weight, **case.call).shape, dtype, rng)
+        if given.kernel in WINDOWS:
+            conv = Recorder().conv(*KERNELS[given.kernel])
+            if refuses(conv, y, weight, **arguments(case)):  # Registers cannot hold the window.
+                continue
         yield case, (y, x, weight), right((y, x, weight))
         if len(case.x) == len(case.weight):
             last = [np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in (y, x)]

@@ -31,8 +31,7 @@ class Choose(Protocol):
         """Return how the family computes a call, or why it does not."""
 
 
-FAMILIES: dict[str, Choose] = {
-    "hopper": hopper.choose,
+ADJOINT: dict[str, Choose] = {
     "depthwise": depthwise.choose,
     "depthwise_channels_last": depthwise_channels_last.choose,
     "mma": mma.choose,
@@ -43,12 +42,8 @@ FAMILIES: dict[str, Choose] = {
 }
 """By the name of the kernel, from the most special to the one that can compute everything."""
 
-ADJOINT: dict[str, Choose] = {
-    "mma": mma.choose,
-    "gemm": gemm.choose,
-    "gather": gather.choose,
-}
-"""Likewise, for the adjoint."""
+FAMILIES: dict[str, Choose] = {"hopper": hopper.choose} | ADJOINT
+"""Likewise, for the transposed convolution itself."""
 
 WEIGHT_GRADIENT: dict[str, Choose] = {
     "weight_gradient": weight_gradient.choose,

@@ -39,7 +39,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
         size = "x".join(map(str, g.kernel_size))
         return f"a {size} window of these channels does not fit a thread's registers"
     run, specialisation = found
-    row_runs, group_runs = run.counts(g, tuple(axis.q_size for axis in call.axes))
+    row_runs, group_runs = run.counts(call)
     row_blocks = -(-group_runs // (THREADS * TILES))
     column_blocks = call.out_channels // run.out_channels
     return Choice(
@@ -75,7 +75,7 @@ def _best(call: Call) -> tuple[Run, Specialisation] | None:
     """
     g = call.geometry
     widest = 16 // call.type.element_bytes
-    rows = g.stride[-2] if g.ndim > 1 else 1
+    rows = call.axes[-2].stride if g.ndim > 1 else 1
     for out_channels in range(min(call.out_channels, MOST_CHANNELS), 0, -1):
         if call.out_channels % out_channels:
             continue
@@ -92,7 +92,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
     """Return the kernel for a run, or None if that needs too much of a thread or a block."""
     g, axis = call.geometry, call.axes[-1]
     words = call.type.accumulator_bytes // 4
-    outputs, inputs = run.outputs(g), run.inputs(call)
+    outputs, inputs = run.outputs(call), run.inputs(call)
     products = axis.shifts * call.channels * run.out_channels * outputs * run.phases_y
     if (
         outputs * run.phases_y * run.out_channels * words > MOST_SUMS
@@ -125,13 +125,14 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
             ("PHASES_Y", run.phases_y),
             ("ROWS_AT_ONCE", rows_at_once),
             ("FIRST_PHASE", axis.r_begin),
-            ("X_LEAD", run.lead(call, run.q)),
-            ("X_VECTOR", run.q),
+            ("X_LEAD", run.lead(call)),
+            ("X_VECTOR", run.x_vector(call)),
             ("OUT_VECTOR", run.out_vector(call)),
             ("TILES", TILES),
             ("BLOCKS", _resident_blocks(call, run)),
         ),
         shared_bytes=shared_bytes,
+        adjoint=call.adjoint,
     )
 
 

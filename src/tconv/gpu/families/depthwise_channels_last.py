@@ -9,15 +9,13 @@ from math import prod
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
 from .depthwise import MOST_PRODUCTS
-from .runs import can_be_written_out, window
+from .runs import EXPENSIVE, can_be_written_out, window
 
 THREADS = 128
 BLOCKS = 4
 """Of a multiprocessor at once, at least; that leaves a thread 128 registers."""
 ROOMY_BLOCKS = 2
 """Where more than what is counted below needs registers."""
-
-EXPENSIVE = ("sigmoid", "tanh", "gelu", "silu")
 
 MOST_WORDS = 106
 """Of 4 bytes, that a thread may keep in registers: inputs, weights, sums and pointers."""
@@ -56,9 +54,8 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     specialisation = _specialisation(call, step)
     vectors = g.groups // step.channels
     column_blocks = -(-vectors // int(specialisation["CHANNEL_LANES"]))
-    rows = [axis.q_size if step.phases_y > 1 else n for axis, n in
-            zip(call.axes[-2:-1], g.out_size[-2:-1], strict=True)]  # fmt: skip
-    item_rows = prod(g.out_size[:-2]) * prod(rows)
+    rows = [axis.q_size if step.phases_y > 1 else axis.out_size for axis in call.axes[-2:-1]]
+    item_rows = prod(axis.out_size for axis in call.axes[:-2]) * prod(rows)
     row_runs = _walks(call.axes[-1].q_size, step.q, item_rows * vectors)
     group_runs = g.batch * item_rows * row_runs
     walkers = THREADS // -(-vectors // column_blocks)
@@ -97,7 +94,7 @@ def _best(call: Call) -> Step | None:
     """
     g, size = call.geometry, call.type.element_bytes
     vectors = [n for n in (8, 4, 2, 1) if n * size <= 16 and _in_vectors(call, n)]
-    phases = dict.fromkeys((g.stride[-2] if g.ndim > 1 else 1, 1))
+    phases = dict.fromkeys((call.axes[-2].stride if g.ndim > 1 else 1, 1))
     for held, channels, phases_y, q in product((True, False), vectors, phases, (4, 2, 1)):
         step = Step(q, phases_y, channels, held)
         if _fits(call, step):
@@ -118,12 +115,13 @@ def _fits(call: Call, step: Step) -> bool:
     """Tell whether a thread's registers and a block's shared memory hold what a step needs."""
     g = call.geometry
     rows = prod(axis.shifts for axis in call.axes[:-1])
-    last_shift = (g.kernel_size[-1] - 1) * g.dilation[-1] // g.stride[-1]
-    inputs = rows * (last_shift + step.q)
+    axis = call.axes[-1]
+    last_shift = (g.kernel_size[-1] - 1) * g.dilation[-1] // axis.stride
+    inputs = rows * (last_shift + (step.q - 1) * axis.in_stride + 1)
     taps = rows * g.kernel_size[-1]
     if step.phases_y > 1:  # In all phases every tap of that axis takes part, in one some do.
         taps = taps // call.axes[-2].shifts * g.kernel_size[-2]
-    sums = step.phases_y * step.q * g.stride[-1]
+    sums = step.phases_y * step.q * axis.stride
     numbers = step.channels * (inputs + sums + (taps if step.weights_held else 1))
     pointers = rows + step.phases_y
     return (
@@ -164,4 +162,5 @@ def _specialisation(call: Call, step: Step) -> Specialisation:
             ("BLOCKS", ROOMY_BLOCKS if roomy else BLOCKS),
         ),
         shared_bytes=-(-_lane_bytes(call, step) * (lanes + 1) // 16) * 16,
+        adjoint=call.adjoint,
     )

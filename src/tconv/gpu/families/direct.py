@@ -12,7 +12,7 @@ from ..._geometry import Geometry
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
 from . import gather, gemm
-from .runs import Run, can_be_written_out, last_axis_is_nearest, window
+from .runs import EXPENSIVE, Run, can_be_written_out, last_axis_is_nearest, window
 
 THREADS = 64
 """Few, so that even a small batch has enough blocks for a large card."""
@@ -42,7 +42,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     g = call.geometry
     if not can_be_written_out(g):
         return "the window is too large to be written out by the compiler"
-    some = runs(call, partial(_x_vector, call), partial(_fits, call))
+    some = runs(call, lambda run: run.x_vector(call), partial(_fits, call))
     run = min(some, key=partial(_cost, call), default=None)
     if run is None:
         size = "x".join(map(str, g.kernel_size))
@@ -58,13 +58,12 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
 
 def choice(call: Call, run: Run, specialisation: Specialisation, share: float) -> Choice:
     """Return the choice of a kernel whose threads compute such runs, at a share of the costs."""
-    g = call.geometry
-    row_runs, group_runs = run.counts(g, tuple(axis.q_size for axis in call.axes))
+    row_runs, group_runs = run.counts(call)
     row_blocks = -(-group_runs // specialisation.threads)
     column_blocks = call.out_channels // run.out_channels
     return Choice(
         specialisation,
-        blocks=g.groups * column_blocks * row_blocks,
+        blocks=call.geometry.groups * column_blocks * row_blocks,
         reason=f"few output channels: it costs {share:.0%} of what the next best kernel does",
         row_blocks=row_blocks,
         column_blocks=column_blocks,
@@ -80,10 +79,12 @@ def runs(call: Call, aligned: Callable[[Run], int], fits: Callable[[Run], bool])
     """
     g, most = call.geometry, min(call.out_channels, MOST_OUT_CHANNELS)
     channels = [m for m in range(1, most + 1) if call.out_channels % m == 0]
-    rows = dict.fromkeys(((1, *g.stride)[-2], 1))
+    rows = dict.fromkeys((call.axes[-2].stride if g.ndim > 1 else 1, 1))
     whole = [Run(q, y, m, g.kernel_size[-1]) for m in channels for q in (8, 4, 2, 1) for y in rows]
     parts = (
-        replace(run, taps=taps) for run in whole for taps in _parts(g, g.stride[-1] * aligned(run))
+        replace(run, taps=taps)
+        for run in whole
+        for taps in _parts(g, call.axes[-1].stride * aligned(run))
     )
     return [run for run in whole if fits(run)] or [run for run in parts if fits(run)]
 
@@ -108,16 +109,12 @@ def _fits(call: Call, run: Run) -> bool:
 
 def sums(call: Call, run: Run) -> int:
     """Return how many sums a thread keeps."""
-    return run.outputs(call.geometry) * run.phases_y * run.out_channels
+    return run.outputs(call) * run.phases_y * run.out_channels
 
 
 def products(run: Run) -> int:
     """Return how many products it makes of one row of inputs, about."""
     return run.q * run.taps * run.out_channels * run.phases_y
-
-
-def _x_vector(call: Call, run: Run) -> int:
-    return min(run.q, 16 // call.type.element_bytes)
 
 
 class Work(NamedTuple):
@@ -136,7 +133,7 @@ def work(call: Call, run: Run) -> Work:
     """Return what a thread of such a run does."""
     g = call.geometry
     kernel_z, kernel_y, _ = (1, 1, *g.kernel_size)[-3:]
-    stride_z, stride_y, _ = (1, 1, *g.stride)[-3:]
+    stride_z, stride_y, _ = (1, 1, *(axis.stride for axis in call.axes))[-3:]
     parts = run.parts(g)
     rows = kernel_y / stride_y if run.phases_y == 1 else call.axes[-2].shifts
     done = run.q * run.taps * parts * run.out_channels * kernel_y * kernel_z / stride_z
@@ -154,15 +151,15 @@ def _cost(call: Call, run: Run) -> float:
     Or could be issued while L2 brings the inputs, if that takes longer.
     """
     of = work(call, run)
-    loads = 2 * (run.inputs(call) / _x_vector(call, run) + 1)
-    traffic = run.q * call.type.element_bytes * PRODUCTS_A_BYTE
+    loads = 2 * (run.inputs(call) / run.x_vector(call) + 1)
+    traffic = run.q * call.axes[-1].in_stride * call.type.element_bytes * PRODUCTS_A_BYTE
     step = max(of.products + of.rows * (of.reads + loads + 5), of.rows * traffic)
     stores = 5 * sums(call, run) + 300
     return (call.channels * step + stores) * of.threads
 
 
 def _specialisation(call: Call, run: Run) -> Specialisation:
-    g, x_vector, depth = call.geometry, _x_vector(call, run), _depth(call, run)
+    g, depth = call.geometry, _depth(call, run)
     return Specialisation(
         kernel="direct",
         dtype=call.dtype,
@@ -179,12 +176,13 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
             ("RUN_Q", run.q),
             ("PHASES_Y", run.phases_y),
             ("FIRST_PHASE", call.axes[-1].r_begin),
-            ("X_LEAD", run.lead(call, x_vector)),
-            ("X_VECTOR", x_vector),
+            ("X_LEAD", run.lead(call)),
+            ("X_VECTOR", run.x_vector(call)),
             ("OUT_VECTOR", run.out_vector(call)),
             ("BLOCKS", _resident_blocks(call, run)),
         ),
         shared_bytes=_shared_bytes(call, run, depth),
+        adjoint=call.adjoint,
     )
 
 
@@ -192,7 +190,8 @@ def _depth(call: Call, run: Run) -> int:
     """Return how many channels' weights are in shared memory at a time."""
     depth = min(call.channels, WEIGHT_BYTES // run.weight_bytes(call, 1))
     if prod(axis.shifts for axis in call.axes[:-1]) > 1:
-        depth = min(depth, INPUT_BYTES // (THREADS * run.q * call.type.element_bytes))
+        new = run.q * call.axes[-1].in_stride
+        depth = min(depth, INPUT_BYTES // (THREADS * new * call.type.element_bytes))
     return max(1, depth)
 
 
@@ -204,7 +203,11 @@ def _shared_bytes(call: Call, run: Run, depth: int) -> int:
 
 def _resident_blocks(call: Call, run: Run) -> int:
     """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
-    if call.type.accumulator_bytes == 16:
-        return 4
+    element, accumulator = call.type.element_bytes, call.type.accumulator_bytes
+    if accumulator > 4:
+        return 6 if accumulator == 8 else 4
     words = sums(call, run) + run.inputs(call)
-    return 8 if call.type.accumulator_bytes == 4 and words <= FEW_WORDS else 6
+    if element < accumulator:  # Halves are there as they came, too.
+        words += run.inputs(call) // 2
+    needs_more = call.index_bits == 64 or call.activation in EXPENSIVE
+    return 6 if needs_more or words > FEW_WORDS else 8

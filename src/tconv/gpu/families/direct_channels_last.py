@@ -106,6 +106,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
             ("BLOCKS", 4 if call.type.accumulator_bytes == 16 else 6),
         ),
         shared_bytes=_shared_bytes(call, run, depth),
+        adjoint=call.adjoint,
     )
 
 
@@ -141,5 +142,5 @@ def _input_bytes(call: Call, run: Run, depth: int) -> int:
 def _shared_bytes(call: Call, run: Run, depth: int) -> int:
     """Return the size of the kernel's ``Shared``; the kernel asserts it."""
     inputs = -(-_input_bytes(call, run, depth) // 16) * 16
-    sources = THREADS * 2 * max(call.index_bits // 8, 8 if run.inputs(call) > 32 else 4)
+    sources = THREADS * 2 * max(call.index_bits // 8, run.bits_bytes(call))
     return depth * run.weight_bytes(call, 1) + inputs + sources

@@ -13,6 +13,9 @@ from ..call import Call
 MOST_BITS = 63
 """Inputs of a row, of which a kernel keeps a bit for each."""
 
+EXPENSIVE = ("sigmoid", "tanh", "gelu", "silu")
+"""Activations that need registers of their own, beside the sums."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -26,38 +29,47 @@ class Run:
     out_channels: int
     taps: int
 
-    def outputs(self, g: Geometry) -> int:
+    def outputs(self, call: Call) -> int:
         """Return how many neighbours of one row that is."""
-        return self.q * g.stride[-1]
+        return self.q * call.axes[-1].stride
 
     def inputs(self, call: Call) -> int:
         """Return how many inputs of one row they need."""
         axis = call.axes[-1]
-        stride = call.geometry.stride[-1]
-        last_q = (axis.r_begin + self.outputs(call.geometry) - 1) // stride
-        return last_q + 1 + self.last_shift(call.geometry)
+        last_q = (axis.r_begin + self.outputs(call) - 1) // axis.stride
+        return last_q * axis.in_stride + 1 + self.last_shift(call)
 
-    def last_shift(self, g: Geometry) -> int:
+    def bits_bytes(self, call: Call) -> int:
+        """Return the size of the kernel's ``Bits``, one for each of these."""
+        return 4 if self.inputs(call) < 32 else 8
+
+    def last_shift(self, call: Call) -> int:
         """Return the shift of the last of the taps."""
-        return (self.taps - 1) * g.dilation[-1] // g.stride[-1]
+        return (self.taps - 1) * call.geometry.dilation[-1] // call.axes[-1].stride
 
     def parts(self, g: Geometry) -> int:
         """Return how many times so many taps the window has."""
         return -(-g.kernel_size[-1] // self.taps)
 
-    def lead(self, call: Call, x_vector: int) -> int:
+    def x_vector(self, call: Call) -> int:
+        """Return how many inputs can be loaded at once."""
+        return gcd(self.q * call.axes[-1].in_stride, 16 // call.type.element_bytes)
+
+    def lead(self, call: Call) -> int:
         """Return how many elements of a vector lie before the first input."""
-        return (call.axes[-1].q_begin - self.last_shift(call.geometry)) % x_vector
+        axis = call.axes[-1]
+        first = -axis.pad_begin if call.adjoint else axis.q_begin - self.last_shift(call)
+        return first % self.x_vector(call)
 
     def out_vector(self, call: Call) -> int:
         """Return how many outputs can be stored at once."""
-        return gcd(self.outputs(call.geometry), 16 // call.type.element_bytes)
+        return gcd(self.outputs(call), 16 // call.type.element_bytes)
 
     def weight_bytes(self, call: Call, channels: int) -> int:
         """Return the shared memory that the weights of some input channels take."""
-        g = call.geometry
-        shifts = self.last_shift(g) + 1 if g.dilation[-1] <= g.stride[-1] else self.taps
-        row = shifts * channels * self.out_channels * g.stride[-1]
+        g, stride = call.geometry, call.axes[-1].stride
+        shifts = self.last_shift(call) + 1 if g.dilation[-1] <= stride else self.taps
+        row = shifts * channels * self.out_channels * stride
         row_bytes = _round_up(row * call.type.accumulator_bytes, 16)
         return self.parts(g) * prod(g.kernel_size[:-1]) * row_bytes
 
@@ -65,25 +77,25 @@ class Run:
         """Return the shared memory through which results leave."""
         vector = self.out_vector(call)
         vector_bytes = vector * call.type.element_bytes
-        vectors = self.outputs(call.geometry) // vector
+        vectors = self.outputs(call) // vector
         last = threads * vectors - 1
         places = last + 1 + (last // (128 // vector_bytes) if vectors % 2 == 0 else 0)
         runs = threads * 2 * index_bits // 8
         passage = _round_up(places * vector_bytes, 16) + runs
         return min(self.phases_y * self.out_channels, 2) * passage
 
-    def counts(self, g: Geometry, q_sizes: tuple[int, ...]) -> tuple[int, int]:
+    def counts(self, call: Call) -> tuple[int, int]:
         """Return how many runs there are in a row, and in one channel of all items."""
-        row_runs = -(-g.out_size[-1] // self.outputs(g))
-        rows = q_sizes[-2:-1] if self.phases_y > 1 else g.out_size[-2:-1]
-        return row_runs, g.batch * prod(g.out_size[:-2]) * prod(rows) * row_runs
+        sizes = [axis.out_size for axis in call.axes]
+        row_runs = -(-sizes[-1] // self.outputs(call))
+        rows = sizes[-2:-1] if self.phases_y == 1 else [call.axes[-2].q_size]
+        return row_runs, call.geometry.batch * prod(sizes[:-2]) * prod(rows) * row_runs
 
 
 def last_axis_is_nearest(call: Call) -> bool:
     """Tell whether rows of x and of the result have no gaps."""
-    g = call.geometry
-    x, out = (g.in_size[-1], call.strides.x[-1]), (g.out_size[-1], call.strides.out[-1])
-    return all(n == 1 or step == 1 for n, step in (x, out))
+    x, out = (call.x_shape, call.strides.x), (call.out_shape, call.strides.out)
+    return all(shape[-1] == 1 or strides[-1] == 1 for shape, strides in (x, out))
 
 
 def can_be_written_out(g: Geometry) -> bool:
