@@ -29,7 +29,8 @@ static_assert(ROW_THREADS * COLUMN_THREADS == THREADS, "every thread has its par
 // in two halves, with the multiplication of the step before in between: asynchronous copies, or
 // loads into registers that are stored afterwards.  A thread copies the same places of every step,
 // VECTOR neighbours at once.  Neighbours and lanes lie along what is near in memory: places, or
-// channels, of which the tile then has vectors too, and a few places more to keep the banks apart.
+// channels.  If channels, they are side by side: the tile has vectors of them too, and a few places
+// more to keep the banks apart, and all channels of a thread's place have one address.
 template <int LENGTH, int VECTOR, bool CHANNELS_NEAR>
 struct Operand {
     struct alignas(VECTOR * sizeof(Element)) Vector {
@@ -39,8 +40,8 @@ struct Operand {
     static constexpr int PLACE_UNITS = CHANNELS_NEAR ? LENGTH : LENGTH / VECTOR;
     static constexpr int CHANNEL_UNITS = DEPTH / CHANNEL_VECTOR;
     static constexpr int NEAR = !CHANNELS_NEAR      ? PLACE_UNITS
-                                : CHANNEL_UNITS < 8 ? CHANNEL_UNITS
-                                                    : 8;
+                                : CHANNEL_UNITS < 4 ? CHANNEL_UNITS
+                                                    : 4;
     static constexpr int FAR = THREADS < NEAR ? 1 : THREADS / NEAR;
     static constexpr int PLACES = CHANNELS_NEAR ? PLACE_UNITS / FAR
                                                 : THREADS < NEAR ? NEAR / THREADS : 1;
@@ -54,8 +55,9 @@ struct Operand {
     using Tile = Accumulator[CHANNEL_UNITS][WIDTH][CHANNEL_VECTOR];
 
     // My part of the next step is at from[d] + at[i].  Of these, the fewer advance.
-    static constexpr bool PLACES_ADVANCE = PLACES <= CHANNELS;
-    const Element* from[CHANNELS];
+    static constexpr int POINTERS = CHANNELS_NEAR ? 1 : CHANNELS;
+    static constexpr bool PLACES_ADVANCE = PLACES <= POINTERS;
+    const Element* from[POINTERS];
     Index at[PLACES];
     bool there[PLACES];              // at this shift
     Vector value[PLACES][CHANNELS];  // unused where the copies are asynchronous
@@ -77,6 +79,11 @@ struct Operand {
     {
         return (channel / CHANNEL_VECTOR * WIDTH + place) * CHANNEL_VECTOR;
     }
+    __device__ __forceinline__ const Vector* address(int i, int d) const
+    {
+        const Element* first = from[CHANNELS_NEAR ? 0 : d] + at[i];
+        return reinterpret_cast<const Vector*>(first + (CHANNELS_NEAR ? d * CHANNEL_STEP : 0));
+    }
     __device__ __forceinline__ Accumulator* to(Tile& tile, int i, int d) const
     {
         if constexpr (!ASYNC) return tile[channel(d) / CHANNEL_VECTOR][place(i)];
@@ -94,7 +101,7 @@ struct Operand {
             at[i] += channel(0) * stride;
         }
 #pragma unroll
-        for (int d = 0; d < CHANNELS; ++d) from[d] = array + d * CHANNEL_STEP * stride;
+        for (int d = 0; d < POINTERS; ++d) from[d] = array + d * CHANNEL_STEP * stride;
     }
 
     // Channels from `channels` on are not there; the next step begins `advance` channels later.
@@ -105,18 +112,17 @@ struct Operand {
 #pragma unroll
             for (int d = 0; d < CHANNELS; ++d) {
                 const bool copy = there[i] && (!FEW_CHANNELS || channel(d) < channels);
-                const auto* vector = reinterpret_cast<const Vector*>(from[d] + at[i]);
                 if constexpr (ASYNC)
-                    copy_async_if<sizeof(Vector)>(copy, to(tile, i, d), vector);
+                    copy_async_if<sizeof(Vector)>(copy, to(tile, i, d), address(i, d));
                 else
-                    value[i][d] = copy ? *vector : Vector{};
+                    value[i][d] = copy ? *address(i, d) : Vector{};
             }
         }
         const Index on = advance * stride;
 #pragma unroll
         for (int i = 0; i < (PLACES_ADVANCE ? PLACES : 0); ++i) at[i] += on;
 #pragma unroll
-        for (int d = 0; d < (PLACES_ADVANCE ? 0 : CHANNELS); ++d) from[d] += on;
+        for (int d = 0; d < (PLACES_ADVANCE ? 0 : POINTERS); ++d) from[d] += on;
     }
 
     __device__ __forceinline__ void end(Tile& tile)

@@ -11,16 +11,12 @@ from .chosen import ARCHITECTURES, Row
 from .record import STORED_AFTERWARDS, Code, Measurement, Record, way_out
 from .traffic import DIRECT
 
-SHARES = {
-    "channels by vectors": {128: 0.90, 64: 0.90, 32: 0.90, 16: 0.82},
-    "channels": {128: 0.90, 64: 0.88},
-    "rows": {128: 0.90, 64: 0.90, 32: 0.87, 16: 0.76},
-}
-"""Of the instructions in the main loop of the float32 matrix product, rounded to whole percent: by
-what is copied side by side of an input, and by the columns of the tile.
+SHARE, NARROW_SHARE = 0.90, 0.87
+"""Of the instructions in the main loop of the float32 matrix product, rounded to whole percent.
 
-The main loop is a step with its copies.  A narrow tile copies more inputs for each product, and the
-narrowest reads shared memory more often too.
+The main loop is a step with its copies.  The second is for tiles of 32 columns whose inputs are
+copied one by one along a row, which takes most instructions for a product; adjoints of few input
+channels have them.
 """
 
 DIRECT_SHARE = 0.68
@@ -99,24 +95,24 @@ def _least_share(specialisation: Specialisation) -> float:
         return 0.0
     if specialisation.kernel in DIRECT:
         return DIRECT_SHARE
-    near = "channels" if s["X_CHANNELS_LAST"] else "rows"
-    share = SHARES[f"{near} by vectors" if s["X_VECTOR"] > 1 else near][s["COLUMNS"]]
-    return share - 0.005
+    narrow = s["COLUMNS"] == 32 and not s["X_CHANNELS_LAST"]
+    return (NARROW_SHARE if narrow else SHARE) - 0.005
 
 
 def _memory_bound(specialisation: Specialisation, code: Code) -> list[str]:
     """Return where single channels are not moved by 16 bytes.
 
-    Loads may be narrower where a stride makes of them more outputs than a thread can hold.
+    On the side that has fewer elements, loads of a layer and stores of its adjoint, they may be
+    narrower where a stride makes of them more on the other side than a thread can hold.
     """
     s = dict(specialisation.constants)
     if s["CHANNELS"] * s["OUT_CHANNELS"] > 1:
         return []
-    found = [] if 16 in code.global_stores else ["stores nothing by 16 bytes"]
     spread = s["RUN_Q"] * s["STRIDE_X"] * 2 > MOST_SUMS
-    if 16 not in code.global_loads and not spread:
-        found.append("loads nothing by 16 bytes")
-    return found
+    few, many = ("stores", "loads") if specialisation.adjoint else ("loads", "stores")
+    widths = {"loads": code.global_loads, "stores": code.global_stores}
+    wide = [many] if spread else [few, many]
+    return [f"{verb} nothing by 16 bytes" for verb in wide if 16 not in widths[verb]]
 
 
 def _narrow(specialisation: Specialisation, code: Code) -> list[str]:

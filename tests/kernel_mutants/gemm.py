@@ -161,8 +161,8 @@ MUTANTS = [
         "gemm exchanges two places of a copy",
         "gemm",
         "gemm.cuh",
-        "to(tile, i, d), vector",
-        "to(tile, PLACES - 1 - i, d), vector",
+        "to(tile, i, d), address",
+        "to(tile, PLACES - 1 - i, d), address",
     ),
     Mutant(
         "gemm exchanges two places of a load",
@@ -182,8 +182,15 @@ MUTANTS = [
         "gemm copies from the first place for all others",
         "gemm",
         "gemm.cuh",
-        "(from[d] + at[i]);",
-        "(from[d] + at[0]);",
+        "from[CHANNELS_NEAR ? 0 : d] + at[i];",
+        "from[CHANNELS_NEAR ? 0 : d] + at[0];",
+    ),
+    Mutant(
+        "gemm copies the first of a thread's neighbouring channels for all",
+        "gemm",
+        "gemm.cuh",
+        "CHANNELS_NEAR ? d * CHANNEL_STEP : 0",
+        "0",
     ),
     # Blocks that share sums.
     Mutant(

@@ -66,7 +66,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
             ("AXES", call.geometry.ndim),
             ("ACTIVATION", call.activation or "none"),
             ("OUT_CHANNELS_LAST", call.out_channels_last),
-            ("X_CHANNELS_LAST", call.x_channels_last),
+            ("X_CHANNELS_LAST", _channels_side_by_side(call)),
             ("ROWS", tile.rows),
             ("COLUMNS", tile.columns),
             ("DEPTH", tile.depth),
@@ -210,14 +210,19 @@ def _second(call: Call, parts: int) -> tuple[Specialisation, int]:
 # --- what a block takes -------------------------------------------------------------------------
 
 
+def _channels_side_by_side(call: Call) -> bool:
+    """Tell whether lanes of a warp shall copy neighbouring channels of x, not neighbouring rows."""
+    return call.x_channels_last and call.strides.x[1] == 1
+
+
 def _x_vector(call: Call, tile: Tile) -> int:
     """Return how many channels of an input are copied at once: 16 bytes in shared memory, or one.
 
     Rows are copied one by one, since their number is that of an image.
     """
-    n, c, *pixels = call.strides.x
-    if not call.x_channels_last or c != 1:
+    if not _channels_side_by_side(call):
         return 1
+    n, _, *pixels = call.strides.x
     run = RUN_BYTES // call.type.accumulator_bytes
     copies = tile.rows * tile.depth // tile.threads
     return run if gcd(run, copies, call.channels, n, *pixels) == run else 1
@@ -250,7 +255,7 @@ def _resident_blocks(tile: Tile) -> int:
 def _shared_bytes(call: Call, tile: Tile, x_vector: int) -> int:
     """Return the size of the kernel's ``Shared``; the kernel asserts it."""
     size = call.type.accumulator_bytes
-    padding = RUN_BYTES * max(8, tile.depth // x_vector) if call.x_channels_last else 0
+    padding = 2 * RUN_BYTES * max(4, tile.depth // x_vector) if _channels_side_by_side(call) else 0
     stage = tile.depth * (tile.rows + tile.columns) * size + padding
     run = min(RUN_BYTES // size, tile.thread_columns)
     span = tile.columns // tile.thread_columns * run
