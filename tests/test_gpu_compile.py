@@ -1,5 +1,6 @@
 """NVRTC compiles every kernel for every architecture, without a GPU; cubins are cached on disk."""
 
+import random
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,7 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
+import cases
 from tconv import gpu
+from tconv._geometry import Geometry
+from tconv.gpu.call import Call, Strides
+from tconv.gpu.planning import lying
+from tconv.gpu.select import select
 from tconv.gpu.source import source
 
 pytestmark = pytest.mark.nvrtc
@@ -158,3 +164,46 @@ def test_single_channels_compile_for_every_architecture_without_a_spill(
         _, log = compile.compiled(source(specialisation), name, "--ptxas-options=-v")
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
         assert "warning" not in log
+
+
+KERNEL_SIZES = {1: (2, 5, 16, 25, 33, 61, 64, 255), 2: (1, 2, 3, 4, 7, 11, 16), 3: (1, 2, 3, 5)}
+
+
+def any_call(seed):
+    """Return a call that nobody has thought of."""
+    choose = random.Random(seed).choice
+    ndim = choose((1, 2, 3))
+    groups, per_group = choose((1, 2, 16)), (1, 2, 3, 5, 8, 21, 64)
+    in_channels, out_channels = (groups * choose(per_group) for _ in "io")
+    kernel_size = tuple(choose(KERNEL_SIZES[ndim]) for _ in range(ndim))
+    stride, dilation = (tuple(choose((1, 1, 2, 3, 8)) for _ in range(ndim)) for _ in "sd")
+    geometry = Geometry(
+        batch=2, groups=groups, in_channels=in_channels, out_channels=out_channels,
+        in_size=(9,) * ndim, kernel_size=kernel_size, stride=stride, dilation=dilation,
+        pad_begin=tuple(choose(range(k)) for k in kernel_size), out_size=(choose((30, 64)),) * ndim,
+    )  # fmt: skip
+    axes = range(2, ndim + 2)
+    order = choose(((0, 1, *axes), (0, *axes, 1)))
+    operation = choose(("transposed_conv", "transposed_conv", "conv", "weight_gradient"))
+    read, written = geometry.x_shape, geometry.out_shape
+    if operation == "conv":
+        read, written = written, read
+    strides = Strides(
+        x=lying(read, *order),
+        weight=lying(geometry.weight_shape, *choose(((0, 1, *axes), (*axes, 0, 1)))),
+        bias=1,
+        out=lying(written, *order),
+    )
+    dtype, capability = choose(cases.DTYPES).name, choose((75, 80, 90, 100, 120))
+    return Call(geometry, dtype, strides, None, None, capability, operation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(50, 110, 10))
+def test_whatever_is_chosen_compiles(compile, first):
+    for seed in range(first, first + 10):
+        call = any_call(seed)
+        for specialisation, _ in select(call).passes:
+            name = compile.architecture(call.capability)
+            cubin, log = compile.compiled(source(specialisation), name)
+            assert cubin.startswith(b"\x7fELF"), (call, log)
