@@ -20,7 +20,7 @@ lint: $(READY)  ## style and types
 	$(BIN)/mypy
 
 mutants: $(READY)  ## break the sources on purpose; the tests must notice every time
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/mutants.py $(MUTANTS)
 
 bench: $(READY)  ## the layers of real models beside PyTorch and ONNX Runtime, where installed
 	$(BIN)/python -m tconv bench --cpu

@@ -1,12 +1,17 @@
 """Break the sources on purpose, one small mistake at a time: the tests must notice every one.
 
-Run ``python tests/mutants.py [WORD]``, WORD choosing the mistakes whose file or reason has it.
-Each is made in a copy of the project, and the test files that should notice it are run there.  Exit
-status 1 tells of a mistake that went unnoticed, or of one whose text is no longer in the source.
+Run ``python tests/mutants.py [--passed] [WORD]``, WORD choosing the mistakes whose file or reason
+has it.  Each is made in a copy of the project, and the test files that should notice it are run
+there.  Exit status 1 tells of a mistake that went unnoticed, or of one whose text is no longer in
+the source.
+
+Without any mistake the test files must pass; they are run first unless they are known to pass.
 """
 
 from __future__ import annotations
 
+import argparse
+import compileall
 import os
 import shutil
 import subprocess
@@ -552,11 +557,12 @@ MUTANTS = [
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what the tests need, and no compiled files that could outlive a change."""
+    """Copy what the tests need, and compile it."""
     for name in ("src", "tests", "kernels", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
+    compileall.compile_dir(folder, quiet=1)
 
 
 def fails(tests: str, project: Path, seconds: int | None = None) -> bool:
@@ -586,7 +592,7 @@ def fails(tests: str, project: Path, seconds: int | None = None) -> bool:
 def judge(mutant: Mutant, project: Path) -> str:
     """Make the mistake, run the tests, and undo it; return the verdict."""
     path = project / SOURCES / mutant.file
-    source = path.read_text()
+    source, before = path.read_text(), path.stat()
     if source.count(mutant.old) != 1:
         return f"STALE: its text is there {source.count(mutant.old)} times"
     path.write_text(source.replace(mutant.old, mutant.new))
@@ -594,12 +600,16 @@ def judge(mutant: Mutant, project: Path) -> str:
         return "killed" if fails(mutant.tests, project, SECONDS) else "SURVIVED"
     finally:
         path.write_text(source)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # its compiled file is right
 
 
 def main() -> int:
     """Judge the mistakes two at a time; return the exit status."""
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [mutant for mutant in MUTANTS if word in str(mutant)]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--passed", action="store_true", help="the tests are known to pass")
+    parser.add_argument("word", nargs="?", default="", help="of the mistakes to make")
+    given = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if given.word in str(mutant)]
     projects: SimpleQueue[Path] = SimpleQueue()
 
     def in_a_copy(job, *arguments):
@@ -614,6 +624,7 @@ def main() -> int:
             copy_project(Path(folder, str(number)))
             projects.put(Path(folder, str(number)))
         names = sorted({name for mutant in chosen for name in mutant.tests.split()})
+        names = [] if given.passed else names
         sane = pool.map(lambda name: in_a_copy(fails, name), names)
         failing = [name for name, failed in zip(names, sane, strict=True) if failed]
         if failing:
