@@ -188,6 +188,12 @@ __device__ __forceinline__ void put(const Fragment (&sum)[ROW_FRAGMENTS][COLUMN_
     }
 }
 
+// So many outputs are stored at once.
+template <int COUNT>
+struct Together {
+    static constexpr int count = COUNT;
+};
+
 // The outputs of one block.
 struct Outputs {
     Shared& shared;
@@ -202,16 +208,36 @@ struct Outputs {
         return bias && channel >= 0 ? widen(bias[channel * p.bias_m]) : 0.0f;
     }
 
-    // Visits those that this thread stores: visit(row, its number, column, its number), of which some
-    // columns follow side by side.  QUICK makes loops of their own for whole rows.
+    // Visits those that this thread stores: visit(Together<...>, row, its number, column, its number),
+    // the first of several whose outputs are neighbours: channels, or phases of the last axis.  Their
+    // columns lie `apart`.  QUICK makes loops of their own for whole rows, for the same outputs.
     template <bool QUICK, typename Visit>
     __device__ __forceinline__ void visit(const Visit& visit) const
     {
         const Index left = columns_from(begin, p), columns = left < COLUMNS ? left : COLUMNS;
         if constexpr (OUT_CHANNELS_LAST)
             visit_channels_last(columns, visit);
+        else if (OUT_VECTOR > 1 && phases_in_vectors())
+            visit_channels_first<QUICK, OUT_VECTOR>(columns, visit);
         else
-            visit_channels_first<QUICK>(columns, visit);
+            visit_channels_first<QUICK && OUT_VECTOR == 1, 1>(columns, visit);
+    }
+
+    __device__ __forceinline__ Index apart() const
+    {
+        return !OUT_CHANNELS_LAST && WEIGHT_PACKED ? p.M.divisor : 1;
+    }
+
+    // Is the result made of whole vectors of phases?
+    __device__ __forceinline__ bool phases_in_vectors() const
+    {
+        const Axis& last = p.axis[AXES - 1];
+        bool whole = last.out_stride == 1 && last.phases.divisor % OUT_VECTOR == 0
+                  && p.out_n % OUT_VECTOR == 0 && p.out_m % OUT_VECTOR == 0;
+#pragma unroll
+        for (int a = 0; a < AXES - 1; ++a)
+            whole = whole && p.axis[a].out_stride % OUT_VECTOR == 0;
+        return whole;
     }
 
     // Lanes run along the channels.
@@ -225,19 +251,21 @@ struct Outputs {
 #pragma unroll 1
         for (int i = threadIdx.x / RUNS; i < ROWS; i += THREADS / RUNS) {
             const Row& row = shared.row[i];
-            if (row.whole || is_output(row, column, p)) visit(row, i, column, j);
+            if (row.whole || is_output(row, column, p))
+                visit(Together<OUT_VECTOR>{}, row, i, column, j);
         }
     }
 
     // Lanes run along the last axis: rows, and within a row its phases if their columns are side by
-    // side, or all in this block.
-    template <bool QUICK, typename Visit>
+    // side, or all in this block.  In whole rows WIDTH phases are visited at once, and counted as one.
+    template <bool QUICK, int WIDTH, typename Visit>
     __device__ __forceinline__ void visit_channels_first(Index columns, const Visit& visit) const
     {
         Index phases = 1, skipped = 0;
         if (INTERLEAVED) {
-            phases = p.axis[AXES - 1].phases.divisor;
+            phases = p.axis[AXES - 1].phases.divisor / WIDTH;
             divide(begin, p.axis[AXES - 1].phases, skipped);
+            skipped /= WIDTH;
         }
         const Index width = ROWS * phases;
         const Index teams = width < THREADS ? THREADS / width : 1;
@@ -248,9 +276,9 @@ struct Outputs {
             const Row row = shared.row[i];
             const auto each = [&](const auto& visit_column) {
                 if constexpr (INTERLEAVED && WEIGHT_PACKED) {
-                    const Index M = p.M.divisor;
+                    const Index M = p.M.divisor, all = WIDTH * M;
 #pragma unroll 1
-                    for (Index first = phase * M; first < columns; first += phases * M)
+                    for (Index first = phase * all; first < columns; first += phases * all)
 #pragma unroll (QUICK ? 2 : 1)
                         for (Index m = team; m < M; m += teams)
                             visit_column(static_cast<int>(first + m));
@@ -258,29 +286,33 @@ struct Outputs {
                     Index j = team * phases + phase - skipped;
                     if (j < 0) j += teams * phases;
 #pragma unroll (QUICK ? 2 : 1)
-                    for (; j < columns; j += teams * phases) visit_column(static_cast<int>(j));
+                    for (; j * WIDTH < columns; j += teams * phases)
+                        visit_column(static_cast<int>(j * WIDTH));
                 }
             };
             if (QUICK && row.whole)
-                each([&](int j) { visit(row, i, shared.column[j], j); });
+                each([&](int j) { visit(Together<WIDTH>{}, row, i, shared.column[j], j); });
             else
-                each([&](int j) {
-                    if (is_output(row, shared.column[j], p)) visit(row, i, shared.column[j], j);
+                each([&](int first) {
+#pragma unroll 1
+                    for (int e = 0, j = first; e < WIDTH; ++e, j += apart())
+                        if (is_output(row, shared.column[j], p))
+                            visit(Together<1>{}, row, i, shared.column[j], j);
                 });
         }
     }
 
     __device__ __forceinline__ void store() const
     {
-        constexpr int WIDTH = OUT_CHANNELS_LAST ? OUT_VECTOR : 1;
         float watched = 0;
-        visit<true>([&](const Row& row, int i, const Column& column, int j) {
+        visit<true>([&](auto together, const Row& row, int i, const Column& column, int j) {
+            constexpr int WIDTH = together.count;
             struct alignas(WIDTH * sizeof(Element)) Vector {
                 Element element[WIDTH];
             } vector;
 #pragma unroll
             for (int e = 0; e < WIDTH; ++e) {
-                const float sum = shared.sums.at(i, j + e);
+                const float sum = shared.sums.at(i, j + e * apart());
                 finish(sum, vector.element[e]);
                 watch(watched, sum);
             }
@@ -288,9 +320,9 @@ struct Outputs {
         });
         if (is_finite(watched)) return;
         // Infinity or NaN may have met the zero of something absent: what does the definition say?
-        visit<false>([&](const Row& row, int i, const Column& column, int j) {
+        visit<false>([&](auto together, const Row& row, int i, const Column& column, int j) {
 #pragma unroll 1
-            for (int e = 0; e < WIDTH; ++e) {
+            for (int e = 0; e < together.count; ++e) {
                 if (is_finite(shared.sums.at(i, j + e))) continue;
                 const Column& one = shared.column[j + e];
                 Index m;

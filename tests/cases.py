@@ -321,6 +321,10 @@ def has_small_groups(case):
 WIDE = [
     Case("U-Net up", "one tap a phase, whole chunks of 16 bytes",
          (2, 16, 5, 6), (16, 8, 2, 2), {"stride": 2}),
+    Case("pairs", "both phases of a row are stored together",
+         (2, 16, 9), (16, 8, 2), {"stride": 2}),
+    Case("pairs in rows of odd length", "of which every other row begins within a pair",
+         (2, 16, 9), (16, 8, 2), {"stride": 2, "padding": ((0, 1),)}),
     Case("GAN up", "four shifts, two chunks each, several steps",
          (2, 48, 5, 4), (48, 16, 4, 4), {"stride": 2, "padding": 1}),
     Case("k3 s2", "phases of 1, 2, 2 and 4 taps, in blocks of their own",

@@ -376,6 +376,27 @@ def test_phases_are_stored_together_where_a_block_has_all_of_the_last_axis(
     assert s["INTERLEAVED"] == interleaved
 
 
+@pytest.mark.parametrize(
+    ("kind", "stride", "pad", "order", "vector"),
+    [
+        (KINDS[0], 2, 0, contiguous, 2),
+        (KINDS[2], 2, 0, contiguous, 2),
+        (KINDS[0], 4, 0, contiguous, 4),
+        (KINDS[0], 4, 8, contiguous, 4),
+        (KINDS[2], 8, 0, contiguous, 4),  # 16 bytes
+        (KINDS[0], 3, 0, contiguous, 1),
+        (KINDS[0], 2, 1, contiguous, 1),  # phase 0 is the second of a pair
+        (KINDS[0], 2, 0, last, 8),  # channels
+    ],
+)
+def test_phases_that_begin_with_the_first_are_stored_by_vectors(kind, stride, pad, order, vector):
+    call = a_call(80, kind, ndim=1, out_channels=8, order=order)
+    g = replace(call.geometry, stride=(stride,), pad_begin=(pad,), out_size=(9 * stride,))
+    strides = replace(call.strides, out=order(g.out_shape))
+    s = select(replace(call, geometry=g, strides=strides), kernel="mma").specialisation
+    assert s["OUT_VECTOR"] == vector
+
+
 @pytest.mark.slow
 @pytest.mark.nvrtc
 @pytest.mark.parametrize("capability", [75, 80, 90, 120])

@@ -103,6 +103,20 @@ MUTANTS = [
         "added(column + 8 * j)}",
     ),
     Mutant(
+        "mma stores neighbouring packed columns as neighbouring phases",
+        "mma",
+        "mma.cu",
+        "!OUT_CHANNELS_LAST && WEIGHT_PACKED ? p.M.divisor : 1;",
+        "1;",
+    ),
+    Mutant(
+        "mma counts the phases of a vector one by one",
+        "mma",
+        "mma.cu",
+        "visit_column(static_cast<int>(j * WIDTH));",
+        "visit_column(static_cast<int>(j));",
+    ),
+    Mutant(
         "mma stores a phase of the block before",
         "mma",
         "mma.cu",
@@ -120,6 +134,15 @@ MUTANTS = [
 ]
 
 FAULTS = [
+    Fault(
+        "pairs of phases are stored even where rows have an odd length",
+        "mma",
+        "mma.cu",
+        "OUT_VECTOR > 1 && phases_in_vectors()",
+        "OUT_VECTOR > 1",
+        build="asan",
+        seen="store to misaligned address",
+    ),
     Fault(
         "missing barrier between a step's loading and its multiplication",
         "mma",

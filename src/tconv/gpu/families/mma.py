@@ -35,7 +35,7 @@ def choose(call: Call, *, asked: bool = False, tile: WarpTile | None = None) -> 
     tile, phase_columns, share = _best_tile(call, tiles)
     row_blocks = -(-call.rows // tile.rows)
     column_blocks = -(-call.phases * phase_columns // tile.columns)
-    stages = _stages(call, tile)
+    stages, interleaved = _stages(call, tile), _interleaved(call, tile, phase_columns)
     specialisation = Specialisation(
         kernel="mma",
         dtype=call.dtype,
@@ -56,8 +56,8 @@ def choose(call: Call, *, asked: bool = False, tile: WarpTile | None = None) -> 
             ("X_VECTOR", _x_vector(call)),
             ("WEIGHT_VECTOR", _weight_vector(call)),
             ("WEIGHT_PACKED", _weight_packed(call)),
-            ("OUT_VECTOR", _out_vector(call)),
-            ("INTERLEAVED", _interleaved(call, tile, phase_columns)),
+            ("OUT_VECTOR", _out_vector(call, interleaved)),
+            ("INTERLEAVED", interleaved),
         ),
         shared_bytes=_shared_bytes(call, tile, stages),
         adjoint=call.adjoint,
@@ -183,12 +183,14 @@ def _weight_vector(call: Call) -> int:
     return _vector(call, c, (call.channels, group, *others))
 
 
-def _out_vector(call: Call) -> int:
-    """Return how many outputs are stored at once."""
-    if not call.out_channels_last:
-        return 1
+def _out_vector(call: Call, interleaved: bool) -> int:
+    """Return how many outputs are stored at once: channels, or phases, if these fill vectors."""
     n, m, *spatial = call.strides.out
-    return _vector(call, m, (call.out_channels, n, *spatial))
+    if call.out_channels_last:
+        return _vector(call, m, (call.out_channels, n, *spatial))
+    axis = call.axes[-1]
+    aligned = interleaved and axis.r_begin == 0
+    return _vector(call, spatial[-1], (axis.stride,)) if aligned else 1
 
 
 def _vector(call: Call, step: int, others: tuple[int, ...]) -> int:
