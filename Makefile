@@ -45,7 +45,8 @@ gpu-test:  ## every kernel and element type against the oracle; thousands of ker
 	    $$($(PYTHON) -c "import xdist" 2>/dev/null && echo '-n auto')
 
 FEW := (vocoder or (named_cases and groups) or blocks_share or single_channels_are_exact \
-    or (other_orders and square) or (direct_channels_last and vectors)) \
+    or (other_orders and square) or (direct_channels_last and vectors) \
+    or (adjoint_is_exact and (fcn or centernet))) \
     and not infinity and not everywhere and not and_type
 # Libraries probe the driver for what it may lack: what the API refuses is no fault of a kernel.  Not
 # in the foreground: there pytest, a child of the sanitizer, would not be interrupted.
