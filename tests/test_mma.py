@@ -23,6 +23,7 @@ from tconv.gpu.choice import WarpTile
 from tconv.gpu.families.mma import TILES
 from tconv.gpu.select import select
 from tconv.gpu.source import source
+from test_kernels import strided
 
 HALVES = cases.FLOATS[:2]
 SINGLE = np.dtype("f4")
@@ -125,6 +126,19 @@ def test_integers_as_large_as_the_types_hold_exactly_are_exact(device, kind, rng
     weight = rng.choice([-1, 1], (3, 8, 2)).astype(dtype)
     y = run(device, x, weight, stride=2, precision=precision)
     oracle.assert_exact(y, oracle.transposed_conv(x, weight, stride=2), dtype)
+
+
+def test_arrays_may_lie_in_memory_in_any_way(device, rng):
+    for case in WIDE[:2]:
+        x, weight, bias = case.integers(HALVES[0], rng)
+        answer = oracle.transposed_conv(x, weight, bias, **case.call)
+        for operands in zip(strided(x, rng), strided(weight, rng), strided(bias, rng), strict=True):
+            oracle.assert_exact(run(device, *operands, **case.call), answer, x.dtype)
+        around = np.full(answer.size + 2, 99, x.dtype)
+        out = around[1:-1].reshape(answer.shape)  # no multiple of what a pair takes
+        run(device, x, weight, bias, out=out, **case.call)
+        oracle.assert_exact(out, answer, x.dtype)
+        assert around[0] == around[-1] == 99
 
 
 def test_offsets_beyond_2_to_the_31_elements(device):
