@@ -152,7 +152,7 @@ def _cost(call: Call, run: Run) -> float:
     """
     of = work(call, run)
     loads = 2 * (run.inputs(call) / run.x_vector(call) + 1)
-    traffic = run.q * call.axes[-1].in_stride * call.type.element_bytes * PRODUCTS_A_BYTE
+    traffic = run.advance(call) * call.type.element_bytes * PRODUCTS_A_BYTE
     step = max(of.products + of.rows * (of.reads + loads + 5), of.rows * traffic)
     stores = 5 * sums(call, run) + 300
     return (call.channels * step + stores) * of.threads
@@ -190,8 +190,8 @@ def _depth(call: Call, run: Run) -> int:
     """Return how many channels' weights are in shared memory at a time."""
     depth = min(call.channels, WEIGHT_BYTES // run.weight_bytes(call, 1))
     if prod(axis.shifts for axis in call.axes[:-1]) > 1:
-        new = run.q * call.axes[-1].in_stride
-        depth = min(depth, INPUT_BYTES // (THREADS * new * call.type.element_bytes))
+        new_bytes = THREADS * run.advance(call) * call.type.element_bytes
+        depth = min(depth, INPUT_BYTES // new_bytes)
     return max(1, depth)
 
 

@@ -39,6 +39,10 @@ class Run:
         last_q = (axis.r_begin + self.outputs(call) - 1) // axis.stride
         return last_q * axis.in_stride + 1 + self.last_shift(call)
 
+    def advance(self, call: Call) -> int:
+        """Return how many inputs further on those of the next run begin."""
+        return self.q * call.axes[-1].in_stride
+
     def bits_bytes(self, call: Call) -> int:
         """Return the size of the kernel's ``Bits``, one for each of these."""
         return 4 if self.inputs(call) < 32 else 8
@@ -53,7 +57,7 @@ class Run:
 
     def x_vector(self, call: Call) -> int:
         """Return how many inputs can be loaded at once."""
-        return gcd(self.q * call.axes[-1].in_stride, 16 // call.type.element_bytes)
+        return gcd(self.advance(call), 16 // call.type.element_bytes)
 
     def lead(self, call: Call) -> int:
         """Return how many elements of a vector lie before the first input."""
