@@ -62,7 +62,7 @@ struct Operand {
     bool there[PLACES];              // at this shift
     Vector value[PLACES][CHANNELS];  // unused where the copies are asynchronous
     // Where my first copy goes in the tile.  Lanes along places lie side by side, row after row.
-    int first = opaque(CHANNELS_NEAR ? offset(channel(0), place(0)) : threadIdx.x * VECTOR);
+    int first = kept(CHANNELS_NEAR ? offset(channel(0), place(0)) : threadIdx.x * VECTOR);
 
     // A thread's number has no sign, so that a division of it is a shift.
     static __device__ __forceinline__ int place(int i)
@@ -275,8 +275,8 @@ struct Mine {
         row_thread = warp % WARP_ROWS * LANE_ROWS + lane % LANE_ROWS;
         column_thread = warp / WARP_ROWS * LANE_COLUMNS + lane / LANE_ROWS;
         if constexpr (ASYNC) {  // without, some kernels for sm_75 spill then
-            row_thread = opaque(row_thread);
-            column_thread = opaque(column_thread);
+            row_thread = kept(row_thread);
+            column_thread = kept(column_thread);
         }
     }
     __device__ __forceinline__ int row(int i) const

@@ -16,11 +16,19 @@ __device__ __forceinline__ unsigned int shared_address(const void* shared)
     return static_cast<unsigned int>(__cvta_generic_to_shared(shared));
 }
 
-// Returns the value.  The compiler no longer knows what it follows from, and so keeps it in a
-// register instead of working it out in each round of a loop.
+// Returns the value.  The compiler no longer knows what it follows from.
 __device__ __forceinline__ int opaque(int value)
 {
     asm volatile("" : "+r"(value));
+    return value;
+}
+
+// Returns the value, and keeps it in a register: the compiler will not work it out anew in each round
+// of a loop, since it does not know that a lane shuffles it to itself.  All lanes of a warp must come
+// here together.
+__device__ __forceinline__ int kept(int value)
+{
+    asm volatile("shfl.sync.bfly.b32 %0, %0, 0, 31, -1;" : "+r"(value));
     return value;
 }
 

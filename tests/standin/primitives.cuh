@@ -5,6 +5,12 @@ inline void* dynamic_shared() { return standin_shared(); }
 
 inline int opaque(int value) { return value; }
 
+inline int kept(int value)
+{
+    standin_warp_barrier();
+    return value;
+}
+
 // --- copies from global to shared memory --------------------------------------------------------
 
 template <int BYTES>
