@@ -306,6 +306,35 @@ FEW_OUTPUTS = [
 """For the kernels of few output channels, which compile every window by itself."""
 
 
+ODD = [
+    Case("five groups of 7 to 5", "no power of two anywhere",
+         (2, 35, 3, 4), (35, 5, 3, 2), {"stride": (2, 1), "padding": (1, 0), "groups": 5}),
+    Case("seven groups of 5 to 7", "no power of two anywhere",
+         (1, 35, 4, 3), (35, 7, 2, 3), {"stride": 2, "padding": (0, 1), "groups": 7}),
+    Case("five groups of 17 to 7", "steps that are not whole",
+         (2, 85, 3), (85, 7, 4), {"stride": 2, "groups": 5}),
+    Case("one column", "a single output channel in a single phase: a matrix times a vector",
+         (2, 7, 3, 21), (7, 1, 3, 5)),
+    Case("one column of many channels", "rows in more than one block",
+         (3, 40, 33), (40, 1, 3)),
+    Case("dilation below stride, common factor", "taps reach every other phase",
+         (2, 24, 4), (24, 7, 3), {"stride": 4, "dilation": 2}),
+    Case("dilation beyond stride, common factor", "taps reach every other phase",
+         (2, 20, 7), (20, 9, 4), {"stride": 4, "dilation": 6}),
+    Case("dilation and stride, common factors", "that of one axis is all of the dilation",
+         (1, 7, 4, 3), (7, 5, 3, 2), {"stride": (6, 3), "dilation": (4, 3)}),
+    Case("more than a tile of everything", "rows, columns and channels that no tile divides",
+         (2, 72, 9, 11), (72, 136, 4, 4), {"stride": 2, "padding": 1}),
+    Case("five single channels", "fewer than a vector has, and one more than half of one",
+         (2, 5, 4, 9), (5, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 5}),
+    Case("seven single channels", "one fewer than a vector of halves has",
+         (1, 7, 5, 6), (7, 1, 3, 3), {"stride": (2, 3), "groups": 7}),
+    Case("single channels, common factors", "dilations below the strides",
+         (2, 6, 4, 5), (6, 1, 3, 3), {"stride": (6, 4), "dilation": (4, 2), "groups": 6}),
+]  # fmt: skip
+"""Odd numbers of everything, for every kernel that can compute them."""
+
+
 def has_single_channels(case):
     """Tell whether each channel is its own group."""
     channels = case.weight[0] // case.call.get("groups", 1), case.weight[1]

@@ -190,16 +190,3 @@ def test_an_item_has_the_same_bits_in_any_batch(kernel, conv, rng):
     together = conv(kernel)(lying(kernel, many, weight), weight, **arguments(case))
     alone = conv(kernel)(lying(kernel, y[1:2], weight), weight, **arguments(case))
     assert alone.tobytes() == together[1:2].tobytes()
-
-
-@pytest.mark.parametrize("place", ["y", "weight", "out"])
-@pytest.mark.parametrize("kernel", WINDOWS)
-def test_offsets_beyond_2_to_the_31_elements(kernel, place, device):
-    big = np.zeros(2**31 + 1, np.float16)[: 2**31 + 1 : 2**30]
-    arrays = {name: np.empty(3, np.float16) for name in ("y", "weight", "out")}
-    arrays[place] = big
-    y, weight, out = arrays.values()
-    y[...], weight[...] = (2, 3, 4), (3, 4, 5)
-    y, weight, out = y.reshape(1, 3, 1), weight.reshape(3, 1, 1), out.reshape(1, 3, 1)
-    device.conv(kernel)(y, weight, groups=3, out=out)
-    assert out.ravel().tolist() == [6, 12, 20]

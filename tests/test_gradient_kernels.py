@@ -342,9 +342,9 @@ def test_offsets_beyond_2_to_the_31_elements(conv, backward, shape):
     exact = answers(far, near, weight.reshape(1, -1, 1))
     assert_all_exact(backward(far, near, weight.reshape(1, -1, 1)), exact, far.dtype)
     oracle.assert_exact(conv(far, weight.reshape(1, -1, 1)), exact[0], far.dtype)
-    out = big[1 :: 2**30].reshape(1, 1, 2)
-    assert conv(np.ones((1, 1, 2), "f2"), np.full((1, 1, 1), 7, "f2"), out=out) is out
-    assert out.tolist() == [[[7, 7]]]
+    out = big[: 2**31 + 1 : 2**30].reshape(1, 1, 3)
+    assert conv(np.ones((1, 1, 3), "f2"), np.full((1, 1, 1), 7, "f2"), out=out) is out
+    assert out.tolist() == [[[7, 7, 7]]]
 
 
 @pytest.mark.parametrize("case", EXTREME, ids=str)
