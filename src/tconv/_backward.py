@@ -7,6 +7,7 @@ from typing import Any, Protocol, SupportsIndex
 
 from . import _check, _dispatch
 from ._api import Array, Ints, Padding, document, library
+from ._dispatch import conj
 
 
 class BackwardVerb(Protocol):
@@ -71,10 +72,10 @@ def _verb(ndim: int, gradients: _dispatch.GradientBackend, module: str, where: s
         backend = gradients(kind)
         grad_x = grad_weight = grad_bias = None
         if of_x:
-            grad_x = backend.conv(grad_output, _conj(weight), geometry)
+            grad_x = backend.conv(grad_output, conj(weight), geometry)
             grad_x = grad_x if batched else grad_x[0]
         if of_weight or of_bias:
-            x = _conj(x) if of_weight else x
+            x = conj(x) if of_weight else x
             grad_weight, grad_bias = backend.parameters(
                 x, grad_output, geometry, weight=of_weight, bias=of_bias
             )
@@ -84,10 +85,6 @@ def _verb(ndim: int, gradients: _dispatch.GradientBackend, module: str, where: s
     name = f"transposed_conv{ndim}d_backward"
     document(backward, name, module, ndim, _DOC, where, example)
     return backward
-
-
-def _conj(array: Any) -> Any:
-    return array.conj() if array.dtype.kind == "c" else array
 
 
 _DOC = """\

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +91,14 @@ def device(array: Any) -> str:
     return "the CPU" if kind(array) == NUMPY else f"GPU {array.device.id}"
 
 
+def conj(array: Any) -> Any:
+    """Return the complex conjugates, computed where the array's memory is."""
+    if array.dtype.kind != "c":
+        return array
+    with nullcontext() if kind(array) == NUMPY else array.device:
+        return array.conj()
+
+
 def kept(array: Any) -> Any:
     """Return a copy as a NumPy array, C-contiguous, in native byte order, that nobody can write."""
     if kind(array) == CUPY:
@@ -116,13 +125,31 @@ def overlapping(out: Any, **inputs: Any) -> str | None:
 
 def _share_memory(a: Any, b: Any) -> bool:
     if kind(a) != NUMPY:
-        return bool(sys.modules["cupy"].may_share_memory(a, b))
+        a, b = _Addresses(a).array, _Addresses(b).array
     most_work: Any = 100_000
     try:
         # Two slices of one buffer may interleave without sharing an element.
         return np.shares_memory(a, b, max_work=most_work)
     except np.exceptions.TooHardError:
         return np.may_share_memory(a, b)
+
+
+class _Addresses:
+    """Where the elements of an array on a device lie, for NumPy, which never looks at them."""
+
+    def __init__(self, array: Any) -> None:
+        there = array.__cuda_array_interface__
+        self.__array_interface__ = {
+            "shape": array.shape,
+            "strides": array.strides,
+            "typestr": f"|V{array.dtype.itemsize}",
+            "data": there["data"],
+            "version": 3,
+        }
+
+    @property
+    def array(self) -> Any:
+        return np.asarray(self)
 
 
 def _overlaps_itself(array: Any) -> bool:
