@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import tconv
 from pretended import on_device
 from tconv import gpu
 from tconv.gpu import launch
@@ -123,6 +124,20 @@ def test_a_plan_takes_any_dtype_spelling_memory_order_and_device():
         assert p.choice.specialisation.dtype == "bfloat16"
         assert p.choice.specialisation["X_CHANNELS_LAST"]
         assert str(p).startswith("gemm on bfloat16, compute capability 7.5\n")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [((1, 9, 3, 4), (9, 5, 2, 2)), ((2, 1, 3, 4), (1, 8, 4, 4)), ((2, 9, 1, 1), (9, 5, 2, 2))],
+    ids=["several", "one channel", "one place"],
+)
+def test_a_plan_is_what_a_call_does_on_arrays_in_that_order(x, weight, channels_last, with_gpu):
+    order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
+    lying = np.zeros([x[axis] for axis in order], "f4").transpose(np.argsort(order))
+    tconv.transposed_conv2d(on_device(lying), on_device(np.zeros(weight, "f4")), stride=2)
+    p = gpu.plan(x, weight, stride=2, channels_last=channels_last, device="A100")
+    assert with_gpu[3].launched == [s for s, _ in p.choice.passes]
 
 
 def test_a_plan_takes_a_packed_weight_as_a_layer_has_it(with_gpu, monkeypatch):

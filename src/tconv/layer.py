@@ -170,7 +170,10 @@ stream, given ``out``, allocate nothing, so that a CUDA graph can capture them:
         layer(x, out=out)
         graph = stream.end_capture()
 
-The graph uses these very arrays, and memory of the layer's: keep all three as long as it may run.
+The graph uses these very arrays, and memory of the layer's: keep all three as long as it may run,
+on whatever stream.  That memory holds parts of long sums that blocks share, and copies, where
+`tconv.gpu.plan` tells of any; calls of one stream and thread have the same.  So two such graphs
+that were captured there, or a graph and a call, must not run at the same time.
 An ``x`` or ``out`` whose first element lies at an address that the kernel cannot use is copied, for
 which memory is allocated; CuPy's own allocations lie well.
 

@@ -182,10 +182,14 @@ def plan(
     )
     ceilings, capability, assumed = _where(device, capability)
     axes = range(2, len(weight_shape))
-    images = (0, *axes, 1) if channels_last else (0, 1, *axes)
+    rows = (0, 1, *axes)
+    images = (0, *axes, 1) if channels_last else rows
+    x_strides = lying(geometry.x_shape, *images)
+    if x_strides == lying(geometry.x_shape, *rows):
+        images = rows  # a call would take x, and make its result, so
     strides = Strides(
-        x=lying(geometry.x_shape, *images),
-        weight=lying(geometry.weight_shape, *((*axes, 0, 1) if packed else (0, 1, *axes))),
+        x=x_strides,
+        weight=lying(geometry.weight_shape, *((*axes, 0, 1) if packed else rows)),
         bias=1,
         out=lying(geometry.out_shape, *images),
     )
