@@ -31,6 +31,7 @@ from tconv.gpu.params import gradient_layout, layout, params
 from tconv.gpu.prologue import prologue
 from tconv.gpu.select import select
 from tconv.gpu.source import kernels, read, source
+from test_gpu_compile import any_call
 
 KERNELS = tuple(FAMILIES)
 GENERAL = ("gemm", "gather")
@@ -85,6 +86,46 @@ def plan(name, dtype="float32", **options):
 def test_the_batch_changes_neither_kernel_nor_tile(layer):
     choices = [choose(replace(layer.geometry, batch=n)) for n in (1, 2, 3, 64, 70_000)]
     assert len({(c.specialisation.kernel, c.tile, c.splits) for c in choices}) == 1
+
+
+def test_neither_the_batch_nor_how_far_its_items_lie_apart_changes_the_order_of_a_sum():
+    for seed in range(600):
+        call = any_call(seed)
+        if call.operation == "weight_gradient":
+            continue
+        if call.dtype == "float32":
+            call = replace(call, precision=("ieee", "tf32", "tf32x3")[seed % 3])
+        alone = order_of_sums(call.item)
+        for batch, apart in ((2, 0), (3, 1), (2**31, 0)):
+            x, out = ((n + apart, *rest) for n, *rest in (call.strides.x, call.strides.out))
+            lying = replace(call.strides, x=x, out=out)
+            geometry = replace(call.geometry, batch=batch)
+            assert order_of_sums(replace(call, geometry=geometry, strides=lying)) == alone, seed
+
+
+@pytest.mark.parametrize("kernel", ["direct", "direct_channels_last"])
+def test_offsets_have_64_bits_where_the_inputs_of_a_run_reach_so_far_beyond_a_row(kernel):
+    g = Geometry(1, 1, 3, 2, (4,), (9,), (1,), (1,), (4,), (4,))
+    call = Call(g, "float32", strides(g))
+    within_reach = (2**31 - 10_000) // call.axes[0].in_reach
+    for between, bits in ((within_reach // 64, 32), (within_reach, 64)):
+        lying = replace(call.strides, x=(0, 1, between))
+        specialisation = select(replace(call, strides=lying), kernel=kernel).specialisation
+        assert specialisation.index_bits == bits
+
+
+def order_of_sums(call):
+    """Return what decides in which order, and in which parts, the terms of a sum are added."""
+    choice = select(call)
+    constants = dict(choice.specialisation.constants)
+    return (
+        choice.specialisation.kernel,
+        choice.tile and choice.tile.columns,
+        choice.phase_columns,
+        choice.splits,
+        constants.get("DEPTH"),
+        constants.get("KERNEL_X"),
+    )
 
 
 @pytest.mark.parametrize("layer", [DOUBLING, DEPTHWISE], ids=["dense", "depthwise"])
@@ -201,6 +242,14 @@ def test_dense_layers_take_the_gemm():
         assert choice.specialisation.kernel == "gemm"
         (refusal,) = [text for text in choice.refusals if text.startswith("not direct: ")]
         assert refusal.endswith(" of what the next best kernel does") or "does not fit" in refusal
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_dense_layers_take_the_tensor_cores_in_half_precision_and_so_do_their_adjoints(dtype):
+    for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "monai-3d", "fcn8s-dense"):
+        assert plan(name, dtype).choice.specialisation.kernel == "mma"
+    for name in ("unet-top", "vae-up", "hifigan-1", "nnunet-top", "monai-3d"):
+        assert adjoint(name, dtype).specialisation.kernel == "mma"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -635,6 +684,19 @@ def test_arrays_on_a_device_are_computed_with_that_device_current(with_gpu, prec
 
 
 @pytest.mark.usefixtures("with_gpu")
+def test_out_may_lie_between_the_elements_of_x_on_a_device_but_not_share_any():
+    buffer = on_device(np.ones((2, 8, 3, 3), "f4"))
+    weight = on_device(np.full((4, 4, 1, 1), 2, "f4"))
+    y = tconv.transposed_conv2d(buffer[:, :4], weight, out=buffer[:, 4:])
+    assert (np.asarray(y) == 8).all()
+    assert (np.asarray(buffer[:, :4]) == 1).all()
+    nothing = on_device(np.ones((0, 4, 3, 3), "f4"))
+    assert tconv.transposed_conv2d(nothing, weight, out=nothing) is nothing
+    with pytest.raises(ValueError, match=r"^out shares memory with x; it must have memory of"):
+        tconv.transposed_conv2d(buffer[:, :4], weight, out=buffer[:, 3:7])
+
+
+@pytest.mark.usefixtures("with_gpu")
 def test_numpy_arrays_go_to_the_gpu_and_come_back_in_their_memory_order(rng):
     x = np.ascontiguousarray(rng.integers(-8, 9, (2, 5, 6, 4)).astype("f4")).transpose(0, 3, 1, 2)
     weight = rng.integers(-8, 9, (4, 3, 2, 2)).astype("f4")
@@ -650,18 +712,19 @@ def test_numpy_arrays_go_to_the_gpu_and_come_back_in_their_memory_order(rng):
 
 
 @pytest.mark.parametrize("verbs", [gpu, tconv])
+@pytest.mark.parametrize("dtype", [np.dtype("f4"), np.dtype("c8")], ids=str)
 def test_gradients_of_arrays_on_a_device_are_computed_with_that_device_current(
-    with_gpu, verbs, rng
+    with_gpu, verbs, dtype, rng
 ):
-    x, weight = (rng.integers(-8, 9, s).astype("f4") for s in ((2, 4, 5), (4, 3, 4)))
-    y = rng.integers(-8, 9, (2, 3, 10)).astype("f4")
+    shapes = (2, 3, 10), (2, 4, 5), (4, 3, 4)
+    y, x, weight = (test_gradients.whole(shape, dtype, rng) for shape in shapes)
     call = {"stride": 2, "padding": 1}
     exact = test_gradients.answers(y, x, weight, **call)
     grads = verbs.transposed_conv1d_backward(*map(on_device, (y, x, weight)), **call)
     for grad, answer in zip(grads, exact, strict=True):
-        oracle.assert_exact(np.asarray(grad), answer, np.float32)
-    back = verbs.conv1d(on_device(y), on_device(weight), **call)
-    oracle.assert_exact(np.asarray(back), exact[0], np.float32)
+        oracle.assert_exact(np.asarray(grad), answer, dtype)
+    back = verbs.conv1d(on_device(y), on_device(weight.conj()), **call)
+    oracle.assert_exact(np.asarray(back), exact[0], dtype)
     assert list(with_gpu) == [3]
     assert made_current() == []
 

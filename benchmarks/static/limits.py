@@ -14,8 +14,8 @@ from .traffic import DIRECT
 SHARE, ADJOINT_SHARE, NARROW_SHARE = 0.90, 0.895, 0.87
 """Of the instructions in the main loop of the float32 matrix product: a step with its copies.
 
-The third is for tiles of 32 columns whose inputs are copied one by one along a row, which takes most
-instructions for a product.  No layer has them, but three adjoints of few input channels do.
+The third is for tiles of 32 columns whose inputs are copied one by one along a row, which takes
+most instructions for a product.  No layer has them, but three adjoints of few input channels do.
 """
 
 DIRECT_SHARE = 0.68

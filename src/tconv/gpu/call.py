@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Literal, NamedTuple
@@ -154,6 +154,13 @@ class Call:
             return self.out_channels * first, second, first, *taps
         return self.channels * first, first, second, *taps
 
+    @cached_property
+    def item(self) -> Call:
+        """The call on one item alone; what decides the order of a sum asks for no more."""
+        x, out = ((0, *strides[1:]) for strides in (self.strides.x, self.strides.out))
+        one = replace(self.geometry, batch=1)
+        return replace(self, geometry=one, strides=replace(self.strides, x=x, out=out))
+
     @property
     def type(self) -> Type:
         """The element type as the kernels name it."""
@@ -239,6 +246,7 @@ def _reach(call: Call) -> int:
         out_reach += o_reach * abs(strides.out[2 + a])
         tap_reach = (kernel_size + 1) * dilation + axis.stride
         largest = max(largest, o_reach, tap_reach, axis.in_reach)
+    x_reach += margin * abs(strides.x[-1])  # inputs of one thread beyond the ends of a row
     columns = call.phases * (out_channels + margin)
     bias_reach = out_channels * abs(strides.bias)
     largest = max(largest, call.rows, columns, x_reach, weight_reach, out_reach, bias_reach)

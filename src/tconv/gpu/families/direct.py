@@ -42,7 +42,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     g = call.geometry
     if not can_be_written_out(g):
         return "the window is too large to be written out by the compiler"
-    some = runs(call, lambda run: run.x_vector(call), partial(_fits, call))
+    some = runs(call, lambda run: run.x_vector(call), partial(_fits, call.item))
     run = min(some, key=partial(_cost, call), default=None)
     if run is None:
         size = "x".join(map(str, g.kernel_size))

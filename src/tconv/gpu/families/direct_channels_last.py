@@ -31,12 +31,13 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
         return "the window is too large to be written out by the compiler"
     if not asked and (call.strides.x[1] != 1 or call.channels == 1):
         return "channels are not nearest in memory"
-    some = direct.runs(call, lambda _: 1, partial(_fits, call))
-    run = min(some, key=partial(_cost, call), default=None)
+    item = call.item
+    some = direct.runs(item, lambda _: 1, partial(_fits, item))
+    run = min(some, key=partial(_cost, item), default=None)
     if run is None:
         size = "x".join(map(str, g.kernel_size))
         return f"a {size} window does not fit a thread's registers"
-    share = _cost(call, run) / min(gemm.cost(call), gather.cost(call))
+    share = _cost(item, run) / min(gemm.cost(call), gather.cost(call))
     if not asked and share > GAIN:
         return f"it would cost {share:.0%} of what the next best kernel does"
     return direct.choice(call, run, _specialisation(call, run), share)
@@ -82,7 +83,7 @@ def _cost(call: Call, run: Run) -> float:
 
 
 def _specialisation(call: Call, run: Run) -> Specialisation:
-    g, vector, depth = call.geometry, _x_vector(call, run), _depth(call, run)
+    g, vector, depth = call.geometry, _x_vector(call, run), _depth(call.item, run)
     return Specialisation(
         kernel="direct_channels_last",
         dtype=call.dtype,
@@ -122,10 +123,10 @@ def _out_vector(call: Call, run: Run) -> int:
 
 def _depth(call: Call, run: Run) -> int:
     """Return how many channels' weights and inputs are in shared memory at a time."""
-    depth = vector = _x_vector(call, run)
+    depth = _x_vector(call, run)
     while (
         depth < call.channels
-        and 2 * depth // vector <= THREADS
+        and 2 * depth <= THREADS
         and 2 * depth * run.weight_bytes(call, 1) <= WEIGHT_BYTES
         and _input_bytes(call, run, 2 * depth) <= INPUT_BYTES
     ):

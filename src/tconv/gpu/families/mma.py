@@ -95,18 +95,13 @@ def _why_not(call: Call) -> str:
 def _fitting(call: Call) -> tuple[WarpTile, ...]:
     """Return the tiles of which two stages fit into shared memory, and whose sums into registers.
 
-    Three products of TF32 need twice the registers for what is multiplied, and load less often;
-    wide offsets need some more.  Two operands of float32 that are both gathered element by element
-    do too, with a single product only where there are three axes, or two and the compiler's code
-    for compute capability 10.0 and later.
+    Three products of TF32 need twice the registers for what is multiplied, and two operands of
+    float32 that are both gathered along three axes some more.  Neither the width of offsets nor how
+    far items lie apart matters, since an item's bits depend on the tile.
     """
-    gathered = _x_vector(call) == _weight_vector(call) == 1
-    if call.precision == "tf32x3":
-        widest = 64 >> (gathered + (call.index_bits == 64))
-    else:
-        most_axes = 2 if call.capability < 100 else 1
-        many = gathered and call.dtype == "float32" and call.geometry.ndim > most_axes
-        widest = 128 >> many
+    gathered = _x_vector(call.item) == _weight_vector(call) == 1
+    many = call.dtype == "float32" and call.geometry.ndim == 3 and gathered
+    widest = 64 if many or call.precision == "tf32x3" else 128
     limit = _shared_limit(call)
     return tuple(
         tile
