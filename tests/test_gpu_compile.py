@@ -18,6 +18,8 @@ from tconv.gpu.source import source
 
 pytestmark = pytest.mark.nvrtc
 
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+
 
 @pytest.fixture
 def compile():
@@ -127,7 +129,7 @@ def test_a_device_compiles_and_loads_each_kernel_once(compile, monkeypatch):
 @pytest.mark.parametrize("dtype", ["complex64", "complex128", "int32", "int64"])
 @pytest.mark.parametrize("channels", [1, 64])
 def test_the_other_dtypes_compile_for_every_architecture_without_a_spill(compile, dtype, channels):
-    for capability in (75, 80, 86, 89, 90, 100, 120):
+    for capability in ARCHITECTURES:
         plan = gpu.plan((1, channels, 5, 5), (channels, channels, 3, 3), dtype, stride=2,
                         capability=capability)  # fmt: skip
         text = source(plan.choice.specialisation)
@@ -153,13 +155,42 @@ def test_single_channels_compile_for_every_architecture_without_a_spill(
     compile, window, stride, dtype, activation
 ):
     shape = (1, 64, *(9 for _ in window))
-    for capability in (75, 80, 86, 89, 90, 100, 120):
+    for capability in ARCHITECTURES:
         plan = gpu.plan(
             shape, (64, 1, *window), dtype, stride=stride, padding=1, groups=64,
             activation=activation, channels_last=True, capability=capability,
         )  # fmt: skip
         specialisation = plan.choice.specialisation
         assert specialisation.kernel == "depthwise_channels_last"
+        name = compile.architecture(capability)
+        _, log = compile.compiled(source(specialisation), name, "--ptxas-options=-v")
+        assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log
+        assert "warning" not in log
+
+
+EVERY = ("gather", "gemm", "direct", "direct_channels_last", "depthwise", "depthwise_channels_last")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ARCHITECTURES)
+@pytest.mark.parametrize("kernel", EVERY)
+def test_every_kernel_compiles_with_wide_offsets_without_a_spill(compile, kernel, capability):
+    single, last = kernel.startswith("depthwise"), kernel.endswith("channels_last")
+    order = (0, 2, 3, 1) if last else (0, 1, 2, 3)
+    groups, out_channels = (16, 16) if single else (1, 4 if kernel.startswith("direct") else 64)
+    g = Geometry(
+        batch=2, groups=groups, in_channels=16, out_channels=out_channels, in_size=(9, 9),
+        kernel_size=(4, 4), stride=(2, 2), dilation=(1, 1), pad_begin=(1, 1), out_size=(18, 18),
+    )  # fmt: skip
+    for dtype, operation, shapes in (
+        ("float32", "transposed_conv", (g.x_shape, g.out_shape)),
+        ("float16", "conv", (g.out_shape, g.x_shape)),
+    ):
+        x, out = ((2**32, *lying(shape, *order)[1:]) for shape in shapes)
+        strides = Strides(x, lying(g.weight_shape, 0, 1, 2, 3), 1, out)
+        call = Call(g, dtype, strides, None, None, capability, operation)
+        specialisation = select(call, kernel=kernel).specialisation
+        assert (specialisation.kernel, specialisation.index_bits) == (kernel, 64)
         name = compile.architecture(capability)
         _, log = compile.compiled(source(specialisation), name, "--ptxas-options=-v")
         assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in log

@@ -12,6 +12,7 @@ import pytest
 from standin import Recorder
 from tconv import gpu
 from tconv._geometry import Geometry
+from tconv.commands.bench import suite
 from tconv.gpu import tensor_map
 from tconv.gpu.call import Call, Strides, contiguous
 from tconv.gpu.families import hopper
@@ -94,6 +95,15 @@ def test_it_is_off_until_it_is_switched_on(monkeypatch):
     assert f"not hopper: {hopper.SWITCH} is not 1" in "; ".join(choice.refusals)
     monkeypatch.setenv(hopper.SWITCH, "1")
     assert select(vae()).specialisation.kernel == "hopper"
+
+
+@pytest.mark.parametrize("name", ["unet-top", "vae-up", "hifigan-1", "nnunet-top"])
+def test_layers_of_real_models_take_it_once_it_is_switched_on(name, monkeypatch):
+    monkeypatch.setenv(hopper.SWITCH, "1")
+    g = next(layer.geometry for layer in suite.load(cpu=False) if layer.name == name)
+    strides = Strides(last(g.x_shape), taps_last(g.weight_shape), 1, last(g.out_shape))
+    call = Call(g, "float16", strides, capability=90)
+    assert select(call).specialisation.kernel == "hopper"
 
 
 def test_a_plan_shows_why_it_was_not_chosen(monkeypatch):

@@ -129,15 +129,15 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
             ("X_VECTOR", run.x_vector(call)),
             ("OUT_VECTOR", run.out_vector(call)),
             ("TILES", TILES),
-            ("BLOCKS", _resident_blocks(call, run)),
+            ("BLOCKS", _resident_blocks(call, run, index_bits)),
         ),
         shared_bytes=shared_bytes,
         adjoint=call.adjoint,
     )
 
 
-def _resident_blocks(call: Call, run: Run) -> int:
+def _resident_blocks(call: Call, run: Run, index_bits: int) -> int:
     """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
     if call.channels * run.out_channels > 1:
         return 1
-    return 5 if call.type.accumulator_bytes == 4 else 4
+    return 5 if call.type.accumulator_bytes == 4 and index_bits == 32 else 4
