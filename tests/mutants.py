@@ -320,6 +320,8 @@ LAUNCH = [
            "for packed in (False, True)", "for packed in (False,)", "bench_gpu"),
     Mutant("who fails ends the run", "commands/bench/measure.py",
            "except Exception as error:", "except ZeroDivisionError as error:", "bench_gpu"),
+    Mutant("arrays on a device lie wherever", "_dispatch.py",
+           '"strides": array.strides,', '"strides": None,', "gpu"),
     Mutant("every call is prepared anew", "gpu/launch.py",
            "@lru_cache(maxsize=4096)\ndef _recalled", "def _recalled", "launch"),
     Mutant("a floor adds what overlaps", "gpu/ceilings.py",
@@ -408,10 +410,10 @@ CPU = [
 
 GRADIENTS = [
     Mutant("the weight is not conjugated for x", "_backward.py",
-           "backend.conv(grad_output, _conj(weight), geometry)",
+           "backend.conv(grad_output, conj(weight), geometry)",
            "backend.conv(grad_output, weight, geometry)", "gradients"),
     Mutant("x is not conjugated for the weight", "_backward.py",
-           "x = _conj(x) if of_weight else x", "pass", "gradients"),
+           "x = conj(x) if of_weight else x", "pass", "gradients"),
     Mutant("output_mask exchanges x and weight", "_backward.py",
            "of_x, of_weight, of_bias = ", "of_weight, of_x, of_bias = ", "gradients"),
     Mutant("the gradient of an unbatched x is batched", "_backward.py",

@@ -347,6 +347,17 @@ def test_as_many_stages_as_fit_lie_in_the_shared_memory_of_every_target(capabili
                     assert s["STAGES"] == most or s.shared_bytes + stage > room
 
 
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_the_tile_is_the_same_however_far_items_lie_apart(kind, ndim):
+    call = a_call(80, kind, ndim=ndim, order=last)
+    n, *rest = call.strides.x
+    tiles = {
+        select(replace(call, strides=replace(call.strides, x=(apart, *rest))), kernel="mma").tile
+        for apart in (n, n + 1, FAR)
+    }
+    assert len(tiles) == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "out_channels", "weight", "packed"),
     [

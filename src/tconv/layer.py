@@ -173,7 +173,10 @@ stream, given ``out``, allocate nothing, so that a CUDA graph can capture them:
 The graph uses these very arrays, and memory of the layer's: keep all three as long as it may run,
 on whatever stream.  That memory holds parts of long sums that blocks share, and copies, where
 `tconv.gpu.plan` tells of any; calls of one stream and thread have the same.  So two such graphs
-that were captured there, or a graph and a call, must not run at the same time.
+that were captured there, or a graph and a call, must not run at the same time.  As with any array
+of CuPy's, if other streams read the weights than the one of the first call, keep the layer until
+they have done.
+
 An ``x`` or ``out`` whose first element lies at an address that the kernel cannot use is copied, for
 which memory is allocated; CuPy's own allocations lie well.
 
