@@ -178,6 +178,8 @@ NUMBERS = [
     Bad("padding=None is of type NoneType; it must be an int", {"padding": None}, error=TypeError),
     Bad("padding=b'same' is of type bytes; it must be an int", {"padding": b"same"},
         error=TypeError),
+    Bad("stride=bytearray(b'22') is of type bytearray; it must be an int",
+        {"stride": bytearray(b"22")}, error=TypeError),
     Bad("stride=1.5 is of type float; it must be an int", {"stride": (2, 1.5)}, error=TypeError),
     Bad("padding='1' is of type str; it must be an int", {"padding": (1, "1")}, error=TypeError),
     Bad("padding=0.5 is of type float; it must be an int", {"padding": ((1, 0.5), (1, 1))},
@@ -199,7 +201,8 @@ NUMBERS = [
     Bad("stride has 4 values but x has 2 spatial axes", {"stride": np.ones(4, int)}),
     Bad("dilation has 3 values but x has 2 spatial axes", {"dilation": [1, 1, 1]}),
     Bad("output_padding has 1 value but x has 2 spatial axes", {"output_padding": [0]}),
-    Bad("output_size has 4 values but x has 2 spatial axes", {"output_size": (1, 6, 7, 8)}),
+    Bad("output_size has 4 values but x has 2 spatial axes",
+        {"output_size": (1, 6, 7, 8)}),
     Bad("stride has 2 values but x has 1 spatial axis",
         {"stride": (2, 2)}, x=(1, 4, 5), weight=(4, 6, 3), ndim=1),
     Bad("stride has 2 values but x has 3 spatial axes",
@@ -215,7 +218,8 @@ WINDOW = [
     Bad("padding has 2 values but x has 1 spatial axis; a (begin, end) pair is written "
         "((begin, end),)", {"padding": (1, 2)}, x=(1, 4, 5), weight=(4, 6, 3), ndim=1),
     Bad("padding has 1 pair but x has 2 spatial axes", {"padding": ((1, 2),)}),
-    Bad("padding has 3 pairs but x has 2 spatial axes", {"padding": ((1, 2), (1, 2), (1, 2))}),
+    Bad("padding has 3 pairs but x has 2 spatial axes",
+        {"padding": ((1, 2), (1, 2), (1, 2))}),
     Bad("padding has 2 pairs but x has 1 spatial axis",
         {"padding": ((1, 2), (1, 2))}, x=(1, 4, 5), weight=(4, 6, 3), ndim=1),
     Bad("padding[0]=1 must be a (begin, end) pair", {"padding": (1, (2, 3))}),
@@ -297,7 +301,7 @@ OUT = [
         {"out": (1, 6, 7, 8)}, x=(4, 5, 6)),
     Bad("out has shape (336,) but the result has (1, 6, 7, 8)", {"out": (336,)}),
     Bad("out is read-only; it must be writeable", {"out": read_only((1, 6, 7, 8))}),
-    Bad("out shares memory with itself; it must have memory of its own",
+    Bad("out has elements that overlap one another; each must have memory of its own",
         {"out": overlapping_itself((1, 6, 7, 8))}),
     Bad("out shares memory with x; it must have memory of its own",
         {"out": SHARED}, x=SHARED, weight=(4, 4, 1, 1)),
@@ -374,6 +378,11 @@ def test_a_matrix_is_refused_because_it_cannot_have_a_batch():
         x = np.matrix([[1.0, 2.0]])
     with pytest.raises(TypeError, match=r"^x must be a NumPy or CuPy array, not matrix$"):
         tconv.transposed_conv1d(x, np.ones((1, 1, 1)))
+
+
+def test_memory_is_no_sequence_of_numbers():
+    with pytest.raises(TypeError, match=r"^stride=<memory at \w+> is of type memoryview; it must"):
+        tconv.transposed_conv1d(np.ones((1, 1, 1)), np.ones((1, 1, 1)), stride=memoryview(b"2"))
 
 
 def test_an_output_beyond_memory_is_a_memory_error_not_a_crash():

@@ -173,7 +173,7 @@ def test_a_gradient_that_is_not_wanted_is_none(backward, mask, rng):
             assert grad is None
 
 
-@pytest.mark.parametrize("mask", [[True, False, True], np.array([1, 0, 1], bool).tolist()])
+@pytest.mark.parametrize("mask", [[True, False, True], np.array([1, 0, 1], bool)], ids=repr)
 def test_the_mask_may_be_any_sequence_of_bools(backward, mask):
     grads = backward(np.ones((1, 1, 3)), np.ones((1, 1, 3)), np.ones((1, 1, 1)), output_mask=mask)
     assert [grad is None for grad in grads] == [False, True, False]

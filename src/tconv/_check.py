@@ -385,9 +385,10 @@ def _int(name: str, value: Any, *, least: int | None = None) -> int:
 
 def _sequence(value: Any) -> tuple[Any, ...] | None:
     """Return the items of a sequence or of an array; None for anything else."""
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return None
     is_array = bool(getattr(value, "shape", ()))
-    is_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return tuple(value) if is_array or is_sequence else None
+    return tuple(value) if is_array or isinstance(value, Sequence) else None
 
 
 def _sizes(name: str, sizes: tuple[int, ...], first_axis: int) -> None:
@@ -492,6 +493,10 @@ def out(out: Any, shape: tuple[int, ...], *, writeable: bool, overlaps: str | No
         raise ValueError(f"out has shape {tuple(out.shape)} but the result has {shape}")
     if not writeable:
         raise ValueError("out is read-only; it must be writeable")
+    if overlaps == "itself":
+        raise ValueError(
+            "out has elements that overlap one another; each must have memory of its own"
+        )
     if overlaps is not None:
         raise ValueError(f"out shares memory with {overlaps}; it must have memory of its own")
 
@@ -507,9 +512,11 @@ def grad_output(grad_output: Any, shape: tuple[int, ...]) -> None:
 def output_mask(mask: Any) -> tuple[bool, bool, bool]:
     """Return which gradients are wanted: of x, weight and bias."""
     values = _sequence(mask)
-    if values is None or len(values) != 3 or not all(isinstance(v, bool) for v in values):
+    bools = ("bool", "bool_")  # Python's and NumPy's
+    if values is None or len(values) != 3 or not all(type(v).__name__ in bools for v in values):
         raise TypeError(f"output_mask={mask!r} must be three bools, for x, weight and bias")
-    return values
+    of_x, of_weight, of_bias = map(bool, values)
+    return of_x, of_weight, of_bias
 
 
 def weight_shape(
