@@ -60,6 +60,14 @@ def test_bilinear_interpolates_a_line_exactly(stride):
     np.testing.assert_allclose(y[inside], outputs[inside], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("stride", [2, 3, 4, 5])
+def test_bilinear_leads_from_the_first_input_to_the_last(stride):
+    weight = init.bilinear(1, 2 * stride - 1, dtype=np.float64)
+    x = np.arange(10.0).reshape(1, 1, -1)
+    y = tconv.transposed_conv1d(x, weight, stride=stride, padding=stride - 1)[0, 0]
+    np.testing.assert_allclose(y, np.linspace(0, 9, 9 * stride + 1), rtol=0, atol=1e-12)
+
+
 def test_bilinear_is_the_product_of_its_axes():
     weight = init.bilinear(1, (4, 3, 2))
     lines = [init.bilinear(1, size)[0, 0] for size in (4, 3, 2)]
@@ -113,14 +121,36 @@ def test_the_inside_is_even_if_the_stride_divides_the_kernel_and_uneven_if_not()
     assert set(checkerboard((3, 5), 2)[4:-4, 6:-6].flat) == {2, 3, 4, 6}
 
 
+FLOATING = "float16, bfloat16, float32, float64, complex64, complex128"
+
+
 @pytest.mark.parametrize(
     ("error", "message", "call"),
     [
         (ValueError, "weight_shape has length 3 along axis 2, which stride=2 does not divide",
          lambda: init.icnr((4, 2, 3, 4), 2, np.random.default_rng(0))),
-        (ValueError, "weight_shape=(4, 2) has 2 axes but needs at least 3, "
+        (ValueError, "weight_shape=(4, 2) has 2 axes but needs 3 to 5, "
                      "(C, M // groups, *kernel_size)",
          lambda: init.icnr((4, 2), 2, np.random.default_rng(0))),
+        (ValueError, "weight_shape=(4, 2, 2, 2, 2, 2) has 6 axes but needs 3 to 5, "
+                     "(C, M // groups, *kernel_size)",
+         lambda: init.icnr((4, 2, 2, 2, 2, 2), 2, np.random.default_rng(0))),
+        (ValueError, "weight_shape has length 0 along axis 2; it must be at least 1",
+         lambda: init.icnr((2, 3, 0, 4), 2, np.random.default_rng(0))),
+        (TypeError, "weight_shape=4 is of type int; it must be a sequence of ints",
+         lambda: init.icnr(4, 2, np.random.default_rng(0))),
+        (ValueError, "stride has 1 value but needs 2, one per spatial axis",
+         lambda: init.icnr((4, 2, 4, 4), (2,), np.random.default_rng(0))),
+        (TypeError, "rng must be a numpy.random.Generator, not int",
+         lambda: init.icnr((4, 2, 4), 2, 0)),
+        (TypeError, f"dtype=<class 'int'> is not one of {FLOATING}",
+         lambda: init.icnr((4, 2, 4), 2, np.random.default_rng(0), dtype=int)),
+        (TypeError, f"dtype=<class 'int'> is not one of {FLOATING}",
+         lambda: init.bilinear(1, 4, dtype=int)),
+        (TypeError, f"dtype=None is not one of {FLOATING}",
+         lambda: init.bilinear(1, 4, dtype=None)),
+        (ValueError, "kernel_size=() has 0 axes but needs at least 1",
+         lambda: init.bilinear(1, ())),
         (ValueError, "weight_shape has 4 channels (axis 0), which groups=3 does not divide",
          lambda: init.icnr((4, 2, 4), 2, np.random.default_rng(0), groups=3)),
         (ValueError, "weight_shape=-1 must be at least 0",
@@ -133,6 +163,9 @@ def test_the_inside_is_even_if_the_stride_divides_the_kernel_and_uneven_if_not()
         (TypeError, "kernel_size='4' is of type str; it must be an int",
          lambda: init.bilinear(4, "4")),
         (ValueError, "in_size=0 must be at least 1", lambda: checkerboard(3, 2, in_size=0)),
+        (ValueError, "kernel_size=() has 0 axes but needs at least 1", lambda: checkerboard((), 1)),
+        (ValueError, "stride has 2 values but needs 1, one per spatial axis",
+         lambda: checkerboard(3, [2, 2])),
         (ValueError, "stride=0 must be at least 1", lambda: checkerboard(3, 0)),
         (ValueError, "output_padding=2 must be less than stride=2 or dilation=1 (spatial axis 0)",
          lambda: checkerboard(3, 2, output_padding=2)),

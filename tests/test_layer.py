@@ -387,7 +387,7 @@ def ones(shape, dtype="f4"):
          "weight has 6 output channels (axis 1) for each of groups=2"),
         ((ones((4, 6, 3, 3)),), {"stride": 0}, ValueError, "stride=0 must be at least 1"),
         ((ones((4, 6, 3, 3)),), {"stride": (2, 2, 2)}, ValueError,
-         "stride has 3 values but x has 2 spatial axes"),
+         "stride has 3 values but needs 2, one per spatial axis"),
         ((ones((4, 6, 3, 3)),), {"output_padding": 1}, ValueError,
          "output_padding=1 must be less than stride=1 or dilation=1 (spatial axis 0)"),
         ((ones((4, 6, 3, 3)),), {"activation": "swish"}, ValueError,

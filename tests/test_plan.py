@@ -156,7 +156,32 @@ def test_a_plan_refuses_what_the_verbs_refuse():
         gpu.plan((1, 4, 9), (3, 8, 4))
     with pytest.raises(TypeError, match=r"^precision='tf32' is for float32, not float64$"):
         gpu.plan((1, 4, 9), (4, 8, 4), "float64", precision="tf32")
-    with pytest.raises(TypeError, match=r"^x is bool"):
+    with pytest.raises(TypeError, match=r"^dtype=<class 'bool'> is not one of float16, "):
         gpu.plan((1, 4, 9), (4, 8, 4), bool)
+    with pytest.raises(TypeError, match=r"^dtype=None is not one of float16, "):
+        gpu.plan((1, 4, 9), (4, 8, 4), None)
     with pytest.raises(ValueError, match=r"^device='V100' is not one of H200, H100, A100$"):
         gpu.plan((1, 4, 9), (4, 8, 4), device="V100")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "shapes"),
+    [
+        (TypeError, "x_shape=9.0 is of type float; it must be an int", ((1, 4, 9.0), (4, 8, 4))),
+        (TypeError, "x_shape=True is a bool; it must be an int", ((True, 4, 9), (4, 8, 4))),
+        (ValueError, "x_shape=-1 must be at least 0", ((-1, 4, 9), (4, 8, 4))),
+        (TypeError, "x_shape=8 is of type int; it must be a sequence of ints", (8, (4, 8, 4))),
+        (TypeError, "x_shape='abc' is of type str; it must be a sequence of ints",
+         ("abc", (4, 8, 4))),
+        (TypeError, "weight_shape=4.0 is of type float; it must be an int",
+         ((1, 4, 9), (4, 8, 4.0))),
+        (ValueError, "weight_shape=(4, 8) has 2 axes but needs 3 to 5, "
+                     "(C, M // groups, *kernel_size)", ((1, 4), (4, 8))),
+        (ValueError, "weight_shape=(4, 8, 2, 2, 2, 2) has 6 axes but needs 3 to 5, "
+                     "(C, M // groups, *kernel_size)", ((1, 4, 9, 9, 9, 9), (4, 8, 2, 2, 2, 2))),
+    ],
+)  # fmt: skip
+def test_a_plan_takes_the_shapes_of_arrays(error, message, shapes):
+    with pytest.raises(error) as raised:
+        gpu.plan(*shapes)
+    assert str(raised.value) == message

@@ -338,8 +338,7 @@ def _padding(padding: Any, ndim: int) -> tuple[tuple[int, int], ...] | str:
     if values is not None and any(_sequence(value) is not None for value in values):
         if len(values) != ndim:
             raise ValueError(
-                f"padding has {_count(len(values), 'pair')} but x has "
-                f"{_count(ndim, 'spatial axis')}"
+                f"padding has {_count(len(values), 'pair')} but needs {ndim}, one per spatial axis"
             )
         pairs = []
         for axis, value in enumerate(values):
@@ -361,8 +360,8 @@ def _ints(name: str, value: Any, ndim: int, *, least: int, hint: str = "") -> tu
         return (_int(name, value, least=least),) * ndim
     if len(values) != ndim:
         raise ValueError(
-            f"{name} has {_count(len(values), 'value')} but x has "
-            f"{_count(ndim, 'spatial axis')}{hint}"
+            f"{name} has {_count(len(values), 'value')} but needs {ndim}, "
+            f"one per spatial axis{hint}"
         )
     return tuple(_int(name, item, least=least) for item in values)
 
@@ -453,6 +452,12 @@ def dtype_names(names: dict[str, str]) -> None:
             raise TypeError(f"{first} is {wanted} but {name} is {dtype}; convert one of them")
 
 
+def chosen_dtype(dtype: Any, name: str, known: tuple[str, ...] = DTYPES) -> None:
+    """Raise unless the argument dtype, which NumPy calls by this name, is one of those known."""
+    if dtype is None or name not in known:  # to NumPy, None is float64
+        raise TypeError(f"dtype={dtype!r} is not one of {', '.join(known)}")
+
+
 def activation(name: Any, array: Any) -> None:
     """Raise unless ``name`` is an activation for the dtype of the arrays."""
     if name is None:
@@ -519,16 +524,32 @@ def output_mask(mask: Any) -> tuple[bool, bool, bool]:
     return of_x, of_weight, of_bias
 
 
-def weight_shape(
-    weight_shape: Any, stride: Any, groups: Any
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Return the shape of a weight whose phases can all be alike, its stride and its groups."""
-    shape = sizes("weight_shape", weight_shape, least=0)
-    if len(shape) < 3:
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """Return the shape of an array, which may be empty."""
+    values = _sequence(value)
+    if values is None:
+        kind = type(value).__name__
+        raise TypeError(f"{name}={value!r} is of type {kind}; it must be a sequence of ints")
+    return tuple(_int(name, item, least=0) for item in values)
+
+
+def weight_shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of a weight that one of the verbs takes."""
+    result = shape("weight_shape", value)
+    if not 3 <= len(result) <= 5:
         raise ValueError(
-            f"weight_shape={weight_shape} has {_count(len(shape), 'axis')} but needs at least 3, "
+            f"weight_shape={value} has {_count(len(result), 'axis')} but needs 3 to 5, "
             f"(C, M // groups, *kernel_size)"
         )
+    _sizes("weight_shape", result[2:], 2)
+    return result
+
+
+def phases_alike(
+    shape: Any, stride: Any, groups: Any
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Return the shape of a weight whose phases can all be alike, its stride and its groups."""
+    shape = weight_shape(shape)
     stride = _ints("stride", stride, len(shape) - 2, least=1)
     groups = _int("groups", groups, least=1)
     if shape[0] % groups:
@@ -551,10 +572,12 @@ def channels(channels: Any, groups: Any) -> tuple[int, int]:
     return channels, groups
 
 
-def sizes(name: str, value: Any, *, least: int = 1) -> tuple[int, ...]:
-    """Return a sequence of ints, or one int as a sequence of one."""
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Return the sizes along any number of axes, of which an int is one."""
     values = _sequence(value)
-    return tuple(_int(name, item, least=least) for item in ([value] if values is None else values))
+    if values == ():
+        raise ValueError(f"{name}={value!r} has 0 axes but needs at least 1")
+    return tuple(_int(name, item, least=1) for item in ([value] if values is None else values))
 
 
 def per_axis(name: str, value: Any, ndim: int) -> tuple[int, ...]:

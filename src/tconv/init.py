@@ -14,6 +14,9 @@ from ._api import Ints
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+DTYPES = (*_check.FLOATS, *_check.COMPLEX)
+"""Integers would round nearly all weights to zero."""
+
 
 def icnr(
     weight_shape: Sequence[SupportsIndex],
@@ -41,7 +44,7 @@ def icnr(
     groups : int, default 1
         Groups of the transposed convolution; divides C.
     dtype : dtype, default float32
-        Of the result; the numbers are drawn in float64.
+        Of the result, no integers; the numbers are drawn in float64.
 
     Returns
     -------
@@ -49,6 +52,8 @@ def icnr(
 
     Raises
     ------
+    TypeError
+        If an argument is of the wrong type, or dtype is one of integers.
     ValueError
         If the stride does not divide the kernel size, or groups does not divide C.
 
@@ -68,7 +73,9 @@ def icnr(
     >>> bool((y[..., ::2] == y[..., 1::2]).all())
     True
     """
-    shape, steps, number = _check.weight_shape(weight_shape, stride, groups)
+    shape, steps, number = _check.phases_alike(weight_shape, stride, groups)
+    _check.instances(np.random.Generator, "a numpy.random.Generator", {"rng": rng})
+    _check.chosen_dtype(dtype, np.dtype(dtype).name, DTYPES)
     taps = tuple(k // step for k, step in zip(shape[2:], steps, strict=True))
     products = shape[0] // number * prod(taps)
     weight = rng.normal(0, max(1, products) ** -0.5, (*shape[:2], *taps))
@@ -88,8 +95,10 @@ def bilinear(
 
     Along an axis it is a triangle around the middle of the kernel that falls to zero within the
     stride.  The stride that belongs to ``kernel_size`` is ``(kernel_size + 1) // 2``, so a stride
-    of s takes a kernel of ``2 * s``, or of ``2 * s - 1``; with ``padding = s // 2``, or ``s - 1``,
-    the output is aligned with the input.
+    of s takes a kernel of ``2 * s``, or of ``2 * s - 1``.  The output is s times as long as the
+    input and aligned with it if ``padding = s // 2`` and the kernel is ``2 * s`` for an even s,
+    ``2 * s - 1`` for an odd one.  A kernel of ``2 * s - 1`` with ``padding = s - 1`` leads from the
+    first input to the last, for any s.
 
     Parameters
     ----------
@@ -100,10 +109,18 @@ def bilinear(
     groups : int, default 1
         Groups of the transposed convolution: ``channels`` makes it depthwise; divides ``channels``.
     dtype : dtype, default float32
+        Of the result, no integers.
 
     Returns
     -------
     array, shape (channels, channels // groups, *kernel_size)
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong type, or dtype is one of integers.
+    ValueError
+        If there is no axis, or groups does not divide the channels.
 
     Notes
     -----
@@ -123,6 +140,7 @@ def bilinear(
     """
     channels, groups = _check.channels(channels, groups)
     sizes = _check.sizes("kernel_size", kernel_size)
+    _check.chosen_dtype(dtype, np.dtype(dtype).name, DTYPES)
     kernel = reduce(np.multiply.outer, map(_triangle, sizes))
     weight = np.zeros((channels, channels // groups, *sizes))
     channel = np.arange(channels)

@@ -163,9 +163,10 @@ def plan(
     """
     # NumPy knows bfloat16 by name only once somebody has imported ml_dtypes.
     name = "bfloat16" if str(dtype) == "bfloat16" else np.dtype(dtype).name
-    size = TYPES[name].element_bytes if name in TYPES else 0
-    x, weight = (_Shaped(shape, _Type(name, size)) for shape in (x_shape, weight_shape))
-    _check.dtypes({"x": x, "weight": weight})
+    _check.chosen_dtype(dtype, name)
+    x_shape, weight_shape = _check.shape("x_shape", x_shape), _check.weight_shape(weight_shape)
+    element = _Type(name, TYPES[name].element_bytes)
+    x, weight = (_Shaped(shape, element) for shape in (x_shape, weight_shape))
     _check.activation(activation, x)
     _check.precision(precision, x)
     geometry = _check.geometry(
