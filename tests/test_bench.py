@@ -678,6 +678,16 @@ def test_a_path_is_tried_without_leaving_a_file(monkeypatch, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_file_that_is_full_is_one_line_after_the_tables(monkeypatch, capsys):
+    monkeypatch.setattr(cpu, "environment", lambda _: {})
+    monkeypatch.setattr(cpu, "run", lambda *_: Results([row(tconv=[1e-3])]))
+    assert main(["bench", "sam-1", "--json", "/dev/full"]) == 2
+    output, error = capsys.readouterr()
+    assert table_row(output, "small")[0] == "1.00"
+    assert error.endswith("tconv: cannot write --json /dev/full: No space left on device\n")
+
+
 def test_whole_numbers_are_asked_for():
     assert bench._whole("12") == 12
     for text in ("0", "-1", "1.5", "many"):

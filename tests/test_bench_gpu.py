@@ -147,6 +147,20 @@ def test_a_run_goes_on_where_a_file_ended(quick, tmp_path):
         on_gpu._results(str(path), machine, ["float32"], {"commit": "abc"})
 
 
+@pytest.mark.parametrize(
+    "held",
+    [b"\xff", b"{", b"3", b"[]", b"{}", b'{"commit": null, "device": "a card"}',
+     b'{"commit": null, "device": "a card", "ceilings": {}, "rows": [{}]}',
+     b'{"commit": null, "device": "a card", "ceilings": {}, "rows": [{"layer": "x"}]}'],
+)  # fmt: skip
+def test_a_file_of_something_else_is_left_as_it_is(held, tmp_path):
+    path = tmp_path / "gpu.json"
+    path.write_bytes(held)
+    with pytest.raises(CommandError, match="holds no rows of a run on a GPU; name another file"):
+        on_gpu._results(str(path), Machine(), ["float32"], {"commit": None})
+    assert path.read_bytes() == held
+
+
 def test_rows_that_no_time_is_left_for_on_the_gpu_are_listed(quick, capsys):
     results = measured_on(Machine(), replace(quick, seconds=-1), ("float32", "tf32"))
     assert results.rows == []

@@ -85,6 +85,20 @@ def test_a_reader_that_has_gone_is_no_traceback(monkeypatch):
     assert run.returncode == 1
 
 
+def test_without_an_output_nothing_is_printed_and_nothing_is_wrong():
+    run = subprocess.run([*MODULE, "info"], preexec_fn=lambda: os.close(1), stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_output_that_is_full_is_one_line_on_stderr_and_status_2(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # so that Python writes at exit too
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([*MODULE, "info"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.stderr == "tconv: [Errno 28] No space left on device\n"
+    assert run.returncode == 2
+
+
 def test_starting_loads_no_library_that_only_a_command_needs():
     code = (
         "import sys, tconv.__main__\n"

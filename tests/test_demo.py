@@ -187,6 +187,13 @@ def test_an_unwritable_output_is_noticed_before_the_work(demo, monkeypatch):
     assert demo("--output", "none/demo.png")[0] == 2
 
 
+def test_a_wrong_number_of_threads_is_noticed_before_the_work(demo, monkeypatch):
+    monkeypatch.setattr(pictures, "samples", lambda: pytest.fail("the work has begun"))
+    monkeypatch.setenv("TCONV_NUM_THREADS", "abc")
+    message = "TCONV_NUM_THREADS='abc' must be a whole number of threads, at least 1"
+    assert demo() == (2, "", f"tconv: {message}\n")
+
+
 def test_a_mistake_leaves_an_older_drawing_as_it_is(demo):
     Path("demo.png").write_bytes(b"older")
     assert demo("none.png")[0] == 2

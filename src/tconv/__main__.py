@@ -28,16 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.arguments = arguments  # for a command that must begin again in a fresh process
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the output is closed
+            sys.stdout.flush()
     except CommandError as error:
         print(f"tconv: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more at exit.
+    except OSError as error:
+        # Our output cannot be written; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        if isinstance(error, BrokenPipeError):  # whoever read it has gone
+            return 1
+        print(f"tconv: {error}", file=sys.stderr)
+        return 2
     return status
 
 

@@ -15,7 +15,7 @@ import sys
 from importlib.util import find_spec
 from typing import Any
 
-from .. import CommandError, check_writeable
+from .. import CommandError, check_writeable, writing
 
 
 def add_parser(subparsers: Any) -> None:
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         results = cpu.run(layers, plan, started)
     report.print_tables(results, plan)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
+        with writing("--json", options.json), open(options.json, "w", encoding="utf-8") as file:
             report.write_json(file, results, plan)
     return 0 if results.all_right else 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from .. import CommandError
+from .. import CommandError, num_threads
 from . import memory, peers
 from .measure import GRADIENTS, Plan, measure
 from .peers import GRADIENT_PEERS, PEERS, REFERENCE, TCONV, Factory
@@ -36,12 +36,7 @@ def environment(threads: int) -> dict[str, str]:
 
 def thread_count(wanted: int | None) -> int:
     """Return the number of threads for all, by default as many as tconv uses."""
-    from ..._cpu.pool import num_threads
-
-    try:
-        most = num_threads()
-    except ValueError as error:
-        raise CommandError(str(error)) from None
+    most = num_threads()
     if wanted is not None and wanted > most:
         raise CommandError(f"--threads {wanted} is more than the {most} that tconv may use here")
     return most if wanted is None else wanted

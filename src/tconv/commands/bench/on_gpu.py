@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ... import gpu as tconv_gpu
-from .. import CommandError, check_writeable
+from .. import CommandError, check_writeable, writing
 from . import gpu, suite
 from .measure import Plan
 
@@ -96,23 +96,29 @@ def _results(
     check_writeable("--json", path)
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return gpu.GpuResults(facts, machine.ceilings(variants))
-    held = json.loads(Path(path).read_text("utf-8"))
-    for name in ("commit", "device"):
-        if held.get(name) != facts[name]:
-            raise CommandError(
-                f"--json {path} holds rows of {name} {held.get(name)}, this is {facts[name]}"
-            )
-    unknown = [variant for variant in variants if variant not in held["ceilings"]]
-    ceilings = held["ceilings"] | machine.ceilings(unknown)
-    rows = [gpu.GpuRow.from_dict(row) for row in held["rows"]]
-    return gpu.GpuResults(facts, ceilings, rows)
+    try:
+        held = json.loads(Path(path).read_text("utf-8"))
+        for name in ("commit", "device"):
+            if held[name] != facts[name]:
+                raise CommandError(
+                    f"--json {path} holds rows of {name} {held[name]}, this is {facts[name]}"
+                )
+        ceilings = dict(held["ceilings"])
+        rows = [gpu.GpuRow.from_dict(row) for row in held["rows"]]
+    except (ValueError, LookupError, TypeError):  # no JSON, or not what we write
+        raise CommandError(
+            f"--json {path} holds no rows of a run on a GPU; name another file"
+        ) from None
+    unknown = [variant for variant in variants if variant not in ceilings]
+    return gpu.GpuResults(facts, ceilings | machine.ceilings(unknown), rows)
 
 
 def _write(path: str, results: gpu.GpuResults) -> None:
     """Write the whole file under another name first, so that it is never cut short."""
     new = f"{path}.new"
-    Path(new).write_text(json.dumps(results.as_dict(), indent=1) + "\n", "utf-8")
-    os.replace(new, path)
+    with writing("--json", path):
+        Path(new).write_text(json.dumps(results.as_dict(), indent=1) + "\n", "utf-8")
+        os.replace(new, path)
 
 
 def draw(results: gpu.GpuResults, folder: str) -> None:

@@ -14,7 +14,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from .. import CommandError, check_writeable
+from .. import CommandError, check_drawing, num_threads
 
 LIBRARIES = {"matplotlib": "matplotlib", "rich": "rich", "skimage": "scikit-image"}
 
@@ -22,9 +22,6 @@ MOST_PICTURES = 50
 """Each is a row of the drawing, which may be 65,535 pixels high."""
 
 MOST_CLASSES = 64
-
-SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
-"""What can be drawn to."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
             f"{len(options.images)} pictures are too many for one drawing; give {MOST_PICTURES}"
         )
     _check_output(options.output, options.images)
+    num_threads()  # or the error that says why it is not known
     from rich.console import Console
     from rich.progress import Progress
 
@@ -93,9 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _check_output(path: str, images: list[str]) -> None:
-    if os.path.splitext(path)[1].lower() not in SUFFIXES:
-        raise CommandError(f"--output {path} must end in {', '.join(SUFFIXES)}")
+    check_drawing("--output", path)
     for image in images:
         if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
             raise CommandError(f"--output {path} would overwrite a picture; choose another name")
-    check_writeable("--output", path)
