@@ -620,8 +620,21 @@ def test_the_commit_is_that_of_a_checkout_which_holds_the_code(monkeypatch, tmp_
          "tf32, tf32x3, float16, bfloat16, float64\n"),
         (["--dtype", "float32", "--dtype", "float64"],
          "--dtype float32 and float64: a run on the CPU takes one\n"),
+        *(
+            ([*where, f"--{option}", *value], f"--{option} has no effect {what}; leave it out\n")
+            for where, what, options in [
+                ([], "on the CPU", {"pictures": ["."]}),
+                (["--cpu"], "on the CPU", {"pictures": ["."]}),
+                (["--gpu"], "with --gpu", {"reference": [], "threads": ["1"]}),
+                (["--prepare", "90"], "with --prepare",
+                 {"cpu": [], "reference": [], "rounds": ["1"], "seconds": ["1"], "threads": ["1"],
+                  "json": ["x"], "pictures": ["."]}),
+                (["--gpu", "--prepare", "90"], "with --prepare", {"threads": ["1"]}),
+            ]
+            for option, value in options.items()
+        ),
     ],
-    ids=["row", "group", "dtype", "threads", "path", "gpu", "variant", "dtypes"],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line_and_status_2_before_any_work(arguments, message, capsys):
     assert main(["bench", *arguments]) == 2

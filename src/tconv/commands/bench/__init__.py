@@ -12,6 +12,8 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,7 +63,15 @@ def add_parser(subparsers: Any) -> None:
         type=_whole,
         help="only compile the kernels for a GPU, 90 for compute capability 9.0; needs none",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=partial(run, default=parser.get_default))
+
+
+UNREAD = {
+    "on the CPU": ("pictures",),
+    "with --gpu": ("reference", "threads"),
+    "with --prepare": ("cpu", "reference", "rounds", "seconds", "threads", "json", "pictures"),
+}
+"""The options that a run does not read."""
 
 
 def _whole(text: str) -> int:
@@ -70,10 +80,14 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, default: Callable[[str], Any]) -> int:
     """Measure, print and write; 1 if tconv failed or was wrong on a layer."""
     if find_spec("rich") is None:
         raise CommandError("bench needs rich; pip install 'tconv[bench]'")
+    kind = "with --prepare" if options.prepare else "with --gpu" if options.gpu else "on the CPU"
+    for name in UNREAD[kind]:
+        if getattr(options, name) != default(name):
+            raise CommandError(f"--{name} has no effect {kind}; leave it out")
     if options.gpu or options.prepare:
         from . import on_gpu
 
