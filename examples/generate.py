@@ -10,12 +10,14 @@ import argparse
 import time
 
 import numpy as np
+from arguments import parsed
 from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import tconv
+from tconv.commands import whole
 
 if tconv.gpu.is_available():
     import cupy as xp
@@ -130,8 +132,8 @@ def draw(path, images):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=64, help="default: %(default)s")
-    parser.add_argument("--width", type=int, default=64, help="channels before the image")
+    parser.add_argument("--images", type=whole, default=64, help="default: %(default)s")
+    parser.add_argument("--width", type=whole, default=64, help="channels before the image")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--picture", default="generate.png", help="the contact sheet")
-    main(**vars(parser.parse_args()))
+    main(**parsed(parser))

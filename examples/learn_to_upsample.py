@@ -12,12 +12,14 @@ import argparse
 import sys
 
 import numpy as np
+from arguments import parsed
 from layers import Adam, Conv, TransposedConv, he_normal
 from rich.progress import track
 from skimage import data
 from skimage.transform import resize
 
 import tconv
+from tconv.commands import whole
 
 TIMES = 3
 TRAINING = (
@@ -201,9 +203,9 @@ def mosaic(tiles, columns):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2500, help="of Adam (default: %(default)s)")
-    parser.add_argument("--features", type=int, default=24, help="default: %(default)s")
+    parser.add_argument("--steps", type=whole, default=2500, help="of Adam (default: %(default)s)")
+    parser.add_argument("--features", type=whole, default=24, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--picture", default="learn_to_upsample.png", help="the drawing")
-    means = main(**vars(parser.parse_args()))
+    means = main(**parsed(parser))
     sys.exit(0 if means["learned"] > means["bicubic"] else 1)

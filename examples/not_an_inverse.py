@@ -10,6 +10,7 @@ import argparse
 import sys
 
 import numpy as np
+from arguments import parsed
 from rich.progress import track
 from skimage import data
 
@@ -111,4 +112,4 @@ def shape(array):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--picture", default="not_an_inverse.png", help="the drawing")
-    main(picture=parser.parse_args().picture)
+    main(**parsed(parser))

@@ -17,10 +17,12 @@ import argparse
 import sys
 
 import numpy as np
+from arguments import parsed
 from layers import Adam, Conv, TransposedConv, he_normal
 from rich.progress import track
 
 import tconv
+from tconv.commands import whole
 from tconv.commands.demo.learned import (
     CLASSES,
     COLOURS,
@@ -194,8 +196,8 @@ def draw(path, shown, found, losses):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800, help="of Adam (default: %(default)s)")
+    parser.add_argument("--steps", type=whole, default=800, help="of Adam (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--save", metavar="FILE.npz", help="store the learned weights")
     parser.add_argument("--picture", default="segment.png", help="the drawing")
-    main(**vars(parser.parse_args()))
+    main(**parsed(parser))

@@ -1,13 +1,14 @@
 """A transposed convolution, step by step, on a 3 x 3 input.
 
-Run it as ``python examples/zero_insertion.py [PICTURE.png]``: it prints every step of the
-definition, gets the same result in three other ways, shows what a common listing gets instead, and
-draws it all (with Matplotlib).
+Run it as ``python examples/zero_insertion.py``: it prints every step of the definition, gets the
+same result in three other ways, shows what a common listing gets instead, and draws it all (with
+Matplotlib).
 """
 
-import sys
+import argparse
 
 import numpy as np
+from arguments import parsed
 from scipy.signal import convolve2d, correlate2d
 
 import tconv
@@ -146,4 +147,6 @@ def draw(path, panels):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--picture", default="zero_insertion.png", help="the drawing")
+    main(**parsed(parser))

@@ -17,7 +17,7 @@ import pytest
 
 import oracle
 from tconv.__main__ import main
-from tconv.commands import CommandError, bench
+from tconv.commands import CommandError, bench, whole
 from tconv.commands.bench import cpu, memory, peers, samples, suite, timing, truth
 from tconv.commands.bench.measure import Plan, measure
 from tconv.commands.bench.peers import ONNX_RUNTIME, PYTORCH, REFERENCE, TCONV, Contender, Refusal
@@ -702,7 +702,7 @@ def test_a_file_that_is_full_is_one_line_after_the_tables(monkeypatch, capsys):
 
 
 def test_whole_numbers_are_asked_for():
-    assert bench._whole("12") == 12
+    assert whole("12") == 12
     for text in ("0", "-1", "1.5", "many"):
         with pytest.raises(argparse.ArgumentTypeError, match=re.escape(repr(text))):
-            bench._whole(text)
+            whole(text)

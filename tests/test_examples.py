@@ -19,7 +19,8 @@ ZERO_INSERTION = EXAMPLES / "zero_insertion.py"
 
 
 @pytest.fixture
-def example():
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
     return runpy.run_path(str(ZERO_INSERTION))
 
 
@@ -39,7 +40,7 @@ def arrays(printed):
 def test_zero_insertion_prints_every_step_and_what_the_listing_gets(tmp_path):
     picture = tmp_path / "steps.png"
     run = subprocess.run(
-        [sys.executable, "-W", "error", str(ZERO_INSERTION), str(picture)],
+        [sys.executable, "-W", "error", str(ZERO_INSERTION), "--picture", str(picture)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert run.stderr == ""
@@ -101,6 +102,47 @@ def colours(picture):
     """Return how many colours a picture has, of 256 at most."""
     with Image.open(picture) as drawn:
         return len(drawn.convert("RGB").quantize(256).getcolors())
+
+
+# Their command lines
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        *(
+            (name, ["--picture", picture], message)
+            for name in ("zero_insertion", "not_an_inverse", "generate", "learn_to_upsample",
+                         "segment")
+            for picture, message in [
+                ("none/x.png", "cannot write --picture none/x.png: No such file or directory"),
+                ("out", "--picture out must end in .png, .jpg, .pdf, .svg"),
+            ]
+        ),
+        ("zero_insertion", ["a", "b", "c"], "unrecognized arguments: a b c"),
+        *(
+            (name, [option, "0"], f"argument {option}: '0' is not a whole number, at least 1")
+            for name, option in [
+                ("generate", "--images"), ("generate", "--width"), ("learn_to_upsample", "--steps"),
+                ("learn_to_upsample", "--features"), ("segment", "--steps"),
+            ]
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)  # fmt: skip
+def test_a_wrong_argument_is_told_before_the_work(
+    tmp_path, monkeypatch, capsys, name, arguments, message
+):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert not list(tmp_path.iterdir())
 
 
 # The layers that two examples share

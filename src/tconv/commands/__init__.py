@@ -1,6 +1,7 @@
 """The commands of ``python -m tconv``, one module each."""
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,6 +36,13 @@ def check_drawing(option: str, path: str) -> None:
     if os.path.splitext(path)[1].lower() not in SUFFIXES:
         raise CommandError(f"{option} {path} must end in {', '.join(SUFFIXES)}")
     check_writeable(option, path)
+
+
+def whole(text: str) -> int:
+    """Return the number that an option spells, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number, at least 1")
+    return int(text)
 
 
 def num_threads() -> int:

@@ -17,7 +17,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from .. import CommandError, check_writeable, writing
+from .. import CommandError, check_writeable, whole, writing
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,9 +38,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--gradients", action="store_true", help="also the gradients of x, weight and bias"
     )
-    parser.add_argument("--rounds", type=_whole, default=9, help="at most (default: %(default)s)")
+    parser.add_argument("--rounds", type=whole, default=9, help="at most (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=_whole, default=300, help="for the whole run (default: %(default)s)"
+        "--seconds", type=whole, default=300, help="for the whole run (default: %(default)s)"
     )
     parser.add_argument(
         "--dtype",
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
         help="of the arrays (default: float32); on the GPU also tf32 and tf32x3, and may be "
         "repeated (default: all but float64)",
     )
-    parser.add_argument("--threads", type=_whole, help="for each library (default: all)")
+    parser.add_argument("--threads", type=whole, help="for each library (default: all)")
     parser.add_argument(
         "--json",
         metavar="FILE",
@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--prepare",
         metavar="CAPABILITY",
-        type=_whole,
+        type=whole,
         help="only compile the kernels for a GPU, 90 for compute capability 9.0; needs none",
     )
     parser.set_defaults(run=partial(run, default=parser.get_default))
@@ -72,12 +72,6 @@ UNREAD = {
     "with --prepare": ("cpu", "reference", "rounds", "seconds", "threads", "json", "pictures"),
 }
 """The options that a run does not read."""
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, at least 1")
-    return int(text)
 
 
 def run(options: argparse.Namespace, default: Callable[[str], Any]) -> int:
