@@ -407,6 +407,9 @@ CPU = [
            "groups.start * out_group + m.start,", "groups.start * out_group,"),
     Mutant("warnings about NaN", "_cpu/pool.py",
            'np.errstate(all="ignore")', 'np.errstate(all="warn")', "nonfinite forward"),
+    Mutant("OpenBLAS is looked for in NumPy 2 only", "_cpu/pool.py",
+           "np.linalg._umath_linalg.__file__", "np._core._multiarray_umath.__file__",
+           "cpu_threads"),
     Mutant("errors of other threads are lost", "_cpu/pool.py",
            "            raise error", "            pass", "cpu_threads"),
 ]  # fmt: skip

@@ -78,6 +78,15 @@ def test_no_more_threads_than_the_affinity_allows():
     assert child(code, TCONV_NUM_THREADS="8") == ["1"]
 
 
+def test_the_openblas_of_any_numpy_is_found(monkeypatch):
+    """NumPy 1 has no `_core`."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    if "openblas" not in blas:
+        pytest.skip(f"NumPy's BLAS is {blas}")
+    monkeypatch.delattr(np, "_core", raising=False)
+    assert pool._Blas().found
+
+
 @needs_limit
 @pytest.mark.usefixtures("two_processors")
 def test_several_threads_take_part_each_with_its_own_workspace():

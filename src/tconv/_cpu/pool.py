@@ -144,8 +144,9 @@ class _Blas:
         self._before = 1
         self.found = False
         try:
-            # Symbols are looked up in a library and in those that it links to.
-            library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+            # Symbols are looked up in a library and in those that it links to.  This one has the
+            # same name in NumPy 1 and 2.
+            library = ctypes.CDLL(np.linalg._umath_linalg.__file__)
         except (AttributeError, OSError):
             return
         for name in self._NAMES:
