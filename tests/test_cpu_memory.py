@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cases
+import tconv
 
 MIB = 1 << 20
 
@@ -26,6 +27,10 @@ LAYERS = [
                {"stride": 8}),
     cases.Case("far output", "mostly bias", (1, 2, 4, 4), (2, 2, 3, 3),
                {"stride": 2, "padding": ((-500, -500), (-500, -500))}),
+    cases.Case("far taps", "outputs far from the only input", (1, 2, 1), (2, 64, 64),
+               {"dilation": 1000}),
+    cases.Case("small map", "more taps than inputs", (1, 16, 4, 4), (16, 64, 32, 32)),
+    cases.Case("one input", "dilated", (1, 16, 1, 1), (16, 64, 7, 7), {"dilation": 16}),
 ]  # fmt: skip
 
 
@@ -56,3 +61,16 @@ def test_large_inputs_are_not_converted_at_once(cpu, rng):
     finally:
         tracemalloc.stop()
     assert peak < 2 * x.nbytes
+
+
+def test_large_weights_are_not_converted_at_once(monkeypatch):
+    """Half-precision weights are widened part by part."""
+    monkeypatch.setenv("TCONV_NUM_THREADS", "2")
+    x, weight, y = (np.zeros(n, "f2") for n in ((1, 512, 16), (512, 512, 128), (1, 512, 2048)))
+    tracemalloc.start()
+    try:
+        tconv.transposed_conv1d(x, weight, stride=128, out=y)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < weight.nbytes

@@ -13,7 +13,7 @@ from .._dispatch import Placed
 from .._geometry import Geometry
 from . import banded, overlap_add, tap_by_tap
 from .adjoint import conv
-from .parts import Part, smallest, split
+from .parts import LARGEST, Part, smallest, split
 from .pool import for_each, num_threads
 from .scratch import Scratch
 from .sums import sum_dtype
@@ -29,8 +29,6 @@ Strategy = Callable[[Array, Array, Array | None, Array, Geometry, str | None, Sc
 PRODUCTS = 1 << 21, 1 << 16, 1 << 12
 OUTPUTS = 1 << 20, 1 << 16, 1 << 15
 SUMS = 1 << 19, 1 << 19, 1 << 15
-# More products than this in one part would be too much memory.
-LARGEST = 1 << 22
 
 
 def transposed_conv(

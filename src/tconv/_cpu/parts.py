@@ -7,7 +7,7 @@ whatever computes a part knows nothing of blocks, and no two parts write the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -18,6 +18,9 @@ Index = tuple[slice, ...]
 
 # A matrix product with fewer columns is slow.
 FEWEST = 1 << 6
+# More products than this in one part, or weights that may have to be copied, would be too much
+# memory.
+LARGEST = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +93,15 @@ def split(
 ) -> Iterator[Part]:
     """Cut a transposed convolution into parts of about `elements` intermediate results, or fewer.
 
-    There are `rows` of them for every output channel and input position, or as many as there are
-    input channels.  Parts of fewer than `least`, or of fewer than `positions`, are made only where
-    there are no more.
+    There are `rows` of them for every output channel and each position that a tap takes an input
+    to, or as many as there are input channels.  Parts of fewer than `least`, or of fewer than
+    `positions`, are made only where there are no more.  None has many more than `LARGEST` weights.
     """
     g = geometry
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
     rows = max(1, g.in_channels, g.out_channels * rows)
     # As many parts for each thread, so that all finish together, unless these would be too small.
-    everything = rows * g.batch * prod(g.in_size)
+    everything = rows * g.batch * _spread(g, g.in_size)
     count = threads * -(-everything // (threads * elements))
     elements = min(elements, max(least, -(-everything // max(1, count))))
     if g.out_channels == 1:
@@ -107,7 +110,9 @@ def split(
 
     steps = _steps(g, max(positions, elements // rows))
     items = max(1, min(g.batch, max(positions, elements // rows) // prod(steps)))
-    count = -(-rows * items * prod(steps) // elements)
+    # Rounded: the reach beyond a window's end is no reason to cut its channels in two.
+    count = round(rows * items * _spread(g, steps) / elements)
+    count = max(count, -(-prod(g.weight_shape) // LARGEST))
     count += count % 2 if count > 1 else 0
     if g.groups >= count:
         groups_by, channels_by = count, 1
@@ -155,9 +160,12 @@ def _steps(g: Geometry, positions: int) -> list[int]:
 
 def smallest(geometry: Geometry, rows: int, positions: int) -> int:
     """Return how many results the smallest part of `split` has, that of one output channel."""
-    g = geometry
-    sizes = (step + _reach(g, axis) for axis, step in enumerate(_steps(g, positions)))
-    return rows * prod(sizes)
+    return rows * _spread(geometry, _steps(geometry, positions))
+
+
+def _spread(g: Geometry, sizes: Iterable[int]) -> int:
+    """Return over how many positions the kernel spreads so many inputs."""
+    return prod(size + _reach(g, axis) for axis, size in enumerate(sizes))
 
 
 def _reach(g: Geometry, axis: int) -> int:
