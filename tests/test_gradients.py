@@ -1,6 +1,7 @@
 """The gradients are adjoints of the forward call: exactly on integers, within a bound on reals."""
 
 import tracemalloc
+from importlib import import_module
 from itertools import product
 from math import prod
 
@@ -46,6 +47,18 @@ def backward(request):
 @pytest.fixture
 def cpu_backward():
     return CPU
+
+
+@pytest.fixture(params=["whole", "in crumbs"])
+def sizes(request, monkeypatch):
+    """Blocks as large as ever, or of a few elements each."""
+    if request.param == "in crumbs":
+        few = {"NBYTES": 128, "LEAST_POSITIONS": 3, "MOST_POSITIONS": 4, "LEAST_CHANNELS": 1}
+        for name in ("adjoint", "weight_gradient"):
+            module = import_module(f"tconv._cpu.{name}")
+            for constant, value in few.items():
+                monkeypatch.setattr(module, constant, value)
+            monkeypatch.setattr(module, "_split", module._split.__wrapped__)
 
 
 def integers(case, dtype, rng):
@@ -221,6 +234,7 @@ def test_foreign_byte_order_is_read_and_gradients_are_native(backward, dtype, rn
         oracle.assert_exact(grad, answer, dtype)
 
 
+@pytest.mark.usefixtures("sizes")
 @pytest.mark.parametrize("case", [c for c in SMALL if 0 not in c.x + c.weight + c.out], ids=str)
 def test_infinity_reaches_only_the_gradients_that_it_takes_part_in(cpu_backward, case, rng):
     y, x, weight = (abs(array) + 1 for array in integers(case, np.dtype("f8"), rng))
@@ -257,6 +271,8 @@ LARGE = [
     cases.Case("many outputs", "", (1, 16, 700), (16, 200, 16), {"stride": 8}),
     cases.Case("few channels", "", (2, 2, 150, 160), (2, 3, 3, 3), {"stride": 2, "padding": 1}),
     cases.Case("long kernel", "", (1, 40, 300), (40, 1, 1024), {"stride": 256}),
+    cases.Case("longer kernel", "", (1, 2, 700), (2, 2, 5000), {"dilation": 2, "padding": 3000}),
+    cases.Case("large kernel", "", (1, 2, 30, 30), (2, 3, 41, 41), {"padding": 20}),
     cases.Case("volume", "", (1, 16, 8, 9, 10), (16, 8, 3, 3, 3), {"stride": 2, "groups": 2}),
 ]
 """Large enough that every loop over blocks goes round more than once."""
@@ -269,6 +285,16 @@ def test_gradients_are_exact_across_all_blocks(cpu_backward, case, rng):
         grads = cpu_backward(*arrays, **case.call)
         for grad, answer in zip(grads, answers(*arrays, **case.call), strict=True):
             oracle.assert_exact(grad, answer, dtype)
+
+
+@pytest.mark.parametrize("sizes", ["in crumbs"], indirect=True)
+@pytest.mark.usefixtures("sizes")
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_gradients_are_exact_wherever_channels_and_taps_are_cut(cpu_backward, case, rng):
+    arrays = integers(case, np.dtype("f4"), rng)
+    grads = cpu_backward(*arrays, **case.call)
+    for grad, answer in zip(grads, answers(*arrays, **case.call), strict=True):
+        oracle.assert_exact(grad, answer, np.dtype("f4"))
 
 
 @pytest.mark.parametrize("case", LARGE, ids=str)
@@ -285,17 +311,23 @@ def test_gradients_have_the_same_bits_every_time(
             np.testing.assert_array_equal(grad.view(np.uint32), before.view(np.uint32))
 
 
-def test_working_memory_stays_below_64_mib(cpu_backward):
-    """Laid out for one matrix product, this layer would need 512 MiB."""
-    x, weight = np.ones((1, 32, 256, 256), np.float32), np.ones((32, 32, 8, 8), np.float32)
-    grad_output = np.ones((1, 32, 518, 518), np.float32)
-    tracemalloc.start()
-    try:
-        grads = cpu_backward(grad_output, x, weight, stride=2)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak - sum(grad.nbytes for grad in grads) < 64 << 20
+@pytest.mark.parametrize(
+    ("x", "weight", "stride"),
+    [((1, 32, 256, 256), (32, 32, 8, 8), 2), ((1, 1, 1000), (1, 1, 100_000), 1)],
+    ids=["many channels", "long kernel"],
+)
+def test_working_memory_stays_below_64_mib(cpu, cpu_backward, x, weight, stride):
+    """Laid out for one matrix product, these layers would need 512 and 381 MiB."""
+    x, weight = np.ones(x, np.float32), np.ones(weight, np.float32)
+    grad_output = np.ones_like(cpu(x, weight, stride=stride))
+    for mask in ((True, False, False), (False, True, False)):
+        tracemalloc.start()
+        try:
+            grads = cpu_backward(grad_output, x, weight, stride=stride, output_mask=mask)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak - sum(grad.nbytes for grad in grads if grad is not None) < 64 << 20
 
 
 X, WEIGHT, Y = (

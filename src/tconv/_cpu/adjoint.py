@@ -20,9 +20,9 @@ from .columns import (
     NBYTES,
     Block,
     block,
+    boxes,
     columns,
     meets_zeros,
-    position_blocks,
     single_taps,
     stretches,
 )
@@ -113,7 +113,7 @@ def _only(k: int) -> slice:
 
 @lru_cache(maxsize=64)
 def _split(g: Geometry, itemsize: int) -> tuple[tuple[Block, ...], ...]:
-    """Cut the result into blocks, and each into the blocks of output channels to sum over."""
+    """Cut the result into blocks, and each into the blocks of channels and taps to sum over."""
     return tuple(_blocks(g, NBYTES // itemsize))
 
 
@@ -121,19 +121,20 @@ def _blocks(g: Geometry, most: int) -> Iterator[tuple[Block, ...]]:
     taps = prod(g.kernel_size)
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
     positions = min(max(most // max(1, out_group * taps), LEAST_POSITIONS), MOST_POSITIONS)
-    where = tuple(position_blocks(g.batch, g.in_size, positions))
+    where = tuple(boxes(g.batch, g.in_size, positions))
     if not where or not g.in_channels:
         return
     n, sizes = where[0]
     positions = (n.stop - n.start) * prod(i.stop - i.start for i in sizes)
-    outputs = max(1, most // (taps * positions))
-    at_once = max(1, min(outputs // max(1, out_group), g.groups // LEAST_BLOCKS))
+    rows = most // max(positions, LEAST_CHANNELS)
+    at_once = max(1, min(rows // max(1, out_group * taps), g.groups // LEAST_BLOCKS))
+    # Without output channels there is one empty sum.
+    nothing = slice(0, 0), tuple(slice(0, k) for k in g.kernel_size)
+    summed = tuple(boxes(out_group, g.kernel_size, rows)) or (nothing,)
     pieces = max(1, LEAST_BLOCKS // (len(where) * -(-g.groups // at_once)))
     inputs = max(LEAST_CHANNELS, -(-in_group // pieces))
     for n, sizes in where:
         for groups in stretches(g.groups, at_once):
             single = groups.stop - groups.start == 1
             for c in stretches(in_group, inputs) if single else [slice(0, in_group)]:
-                summed = stretches(out_group, outputs) if single else [slice(0, out_group)]
-                whole = tuple(block(g, n, groups, c, m, sizes) for m in summed)
-                yield whole or (block(g, n, groups, c, slice(0, 0), sizes),)
+                yield tuple(block(g, n, groups, c, m, k, sizes) for m, k in summed)

@@ -39,18 +39,24 @@ class Block:
 
 
 def block(
-    g: Geometry, n: slice, groups: slice, c: slice, m: slice, positions: tuple[slice, ...]
+    g: Geometry,
+    n: slice,
+    groups: slice,
+    c: slice,
+    m: slice,
+    taps: tuple[slice, ...],
+    positions: tuple[slice, ...],
 ) -> Block:
-    """Cut a block: of the batch, the groups, each group's channels and the input positions."""
+    """Cut a block: of the batch, the groups, each group's channels, taps and input positions."""
     size = groups.stop - groups.start
     in_group, out_group = g.in_channels // g.groups, g.out_channels // g.groups
     x_channels = slice(groups.start * in_group + c.start, (groups.stop - 1) * in_group + c.stop)
     y_channels = slice(groups.start * out_group + m.start, (groups.stop - 1) * out_group + m.stop)
     outputs, pad_begin = [], []
-    for axis, i in enumerate(positions):
-        begin = i.start * g.stride[axis] - g.pad_begin[axis]
+    for axis, (i, k) in enumerate(zip(positions, taps, strict=True)):
+        begin = i.start * g.stride[axis] + k.start * g.dilation[axis] - g.pad_begin[axis]
         end = begin + full_size(
-            i.stop - i.start, g.kernel_size[axis], g.stride[axis], g.dilation[axis]
+            i.stop - i.start, k.stop - k.start, g.stride[axis], g.dilation[axis]
         )
         o_begin = min(max(0, begin), g.out_size[axis])
         outputs.append(slice(o_begin, max(o_begin, min(end, g.out_size[axis]))))
@@ -62,13 +68,14 @@ def block(
         in_channels=size * (c.stop - c.start),
         out_channels=size * (m.stop - m.start),
         in_size=tuple(i.stop - i.start for i in positions),
+        kernel_size=tuple(k.stop - k.start for k in taps),
         out_size=tuple(o.stop - o.start for o in outputs),
         pad_begin=tuple(pad_begin),
     )
     return Block(
         geometry,
         x=(n, x_channels, *positions),
-        weight=(x_channels, m),
+        weight=(x_channels, m, *taps),
         y=(n, y_channels, *outputs),
     )
 
@@ -87,18 +94,18 @@ def stretches(size: int, most: int) -> Iterator[slice]:
     return (slice(size * i // count, size * (i + 1) // count) for i in range(count))
 
 
-def position_blocks(
-    batch: int, sizes: tuple[int, ...], most: int
+def boxes(
+    count: int, sizes: tuple[int, ...], most: int
 ) -> Iterator[tuple[slice, tuple[slice, ...]]]:
-    """Cut a batch of positions into blocks of at most `most`, the inner axes whole first."""
+    """Cut `count` maps of `sizes` into boxes of at most `most` elements, inner axes whole first."""
     steps = []
-    for size in (*reversed(sizes), batch):
+    for size in (*reversed(sizes), count):
         steps.append(max(1, min(size, most)))
         most //= steps[-1]
     items, *steps = reversed(steps)
     axes = (tuple(stretches(size, step)) for size, step in zip(sizes, steps, strict=True))
-    for n, *positions in product(stretches(batch, items), *axes):
-        yield n, tuple(positions)
+    for n, *box in product(stretches(count, items), *axes):
+        yield n, tuple(box)
 
 
 def columns(y: Array, g: Geometry, scratch: Scratch) -> Array:

@@ -23,9 +23,9 @@ from .columns import (
     NBYTES,
     Block,
     block,
+    boxes,
     columns,
     meets_zeros,
-    position_blocks,
     single_taps,
     stretches,
 )
@@ -68,7 +68,7 @@ def bias_gradient(grad_output: Array, geometry: Geometry) -> Array:
     g = geometry
     dtype = sum_dtype(grad_output.dtype)
     most = NBYTES // dtype.itemsize
-    where = tuple(position_blocks(g.batch, g.out_size, most))
+    where = tuple(boxes(g.batch, g.out_size, most))
     sums = np.zeros((g.out_channels, len(where)), dtype)
     channels = max(1, most * len(where) // max(1, g.batch * prod(g.out_size)))
 
@@ -170,28 +170,22 @@ def _sums(g: Geometry, most: int) -> Iterator[Sum]:
         return
     positions = min(most // (out_group * taps), g.batch * prod(g.in_size) // LEAST_SUMS)
     positions = min(max(positions, LEAST_POSITIONS), MOST_POSITIONS)
-    where = tuple(position_blocks(g.batch, g.in_size, positions))
+    where = tuple(boxes(g.batch, g.in_size, positions))
     if not where:
         return
     n, sizes = where[0]
-    outputs = max(1, most // (taps * (n.stop - n.start) * prod(i.stop - i.start for i in sizes)))
-    at_once = max(1, min(outputs // out_group, g.groups // LEAST_SUMS))
+    positions = (n.stop - n.start) * prod(i.stop - i.start for i in sizes)
+    rows = most // max(positions, LEAST_CHANNELS)
+    at_once = max(1, min(rows // (out_group * taps), g.groups // LEAST_SUMS))
+    outputs = tuple(boxes(out_group, g.kernel_size, rows))
+    inputs = in_group
     if at_once == 1:
         # Each block of inputs makes the columns anew.
-        outputs = min(outputs, out_group)
-        few = LEAST_SUMS * outputs // (len(where) * g.groups * out_group)
+        few = LEAST_SUMS // (len(where) * g.groups * len(outputs))
         inputs = min(MOST_CHANNELS, max(LEAST_CHANNELS, -(-in_group // max(1, few))))
-    else:
-        inputs, outputs = in_group, out_group
-    tiles = list(
-        product(
-            stretches(g.groups, at_once),
-            stretches(in_group, inputs),
-            stretches(out_group, outputs),
-        )
-    )
+    tiles = list(product(stretches(g.groups, at_once), stretches(in_group, inputs), outputs))
     sums = tuple(stretches(len(where), -(-len(where) * len(tiles) // LEAST_SUMS)))
     for tile, stretch in product(tiles, sums):
-        groups, c, m = tile
-        blocks = tuple(block(g, n, groups, c, m, sizes) for n, sizes in where[stretch])
+        groups, c, (m, k) = tile
+        blocks = tuple(block(g, n, groups, c, m, k, sizes) for n, sizes in where[stretch])
         yield Sum(blocks, is_whole=len(sums) == 1)
