@@ -1,5 +1,6 @@
 """tconv.torch: the functions and modules of PyTorch, with tconv's arithmetic."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ import cases
 import oracle
 import tconv
 
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    # PyTorch's forward mode uses what PyTorch deprecates.
+    pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning"),
+]
 
 torch = pytest.importorskip("torch")
 tconv_torch = pytest.importorskip("tconv.torch")
@@ -118,8 +123,101 @@ def test_values_and_gradients_are_pytorchs(x, weight, call, name):
 @pytest.mark.parametrize(("x", "weight", "call"), GEOMETRIES, ids=str)
 def test_gradcheck_and_gradgradcheck_pass(x, weight, call, name):
     arrays = tensors(x, weight, call, getattr(torch, name))
-    assert torch.autograd.gradcheck(lambda *a: ours(*a, **call), arrays)
-    assert torch.autograd.gradgradcheck(lambda *a: ours(*a, **call), arrays)
+
+    def function(*arrays):
+        return ours(*arrays, **call)
+
+    assert torch.autograd.gradcheck(function, arrays, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, arrays)
+
+
+@pytest.mark.parametrize("argument", range(3), ids=["x", "weight", "bias"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_jacobians_of_all_orders_and_modes_are_pytorchs(argument, order):
+    arrays = tensors((1, 2, 2), (2, 1, 2), {"groups": 2}, torch.float64)
+    arrays = [array.detach() for array in arrays]
+
+    def cubed(function):
+        """Return what is not linear in any argument, and uses two arguments in one another."""
+
+        def cube(*arrays):
+            x, weight, bias = arrays
+            y = function(x, weight, bias, stride=2, groups=2)
+            return function(y, weight * x.sum(), bias * x.mean(), groups=2).pow(2).sum(-1)
+
+        return cube
+
+    for modes in itertools.product((torch.func.jacfwd, torch.func.jacrev), repeat=order):
+        jacobian, expected = cubed(ours), cubed(theirs)
+        for mode in modes:
+            jacobian, expected = mode(jacobian, argument), mode(expected, argument)
+        torch.testing.assert_close(jacobian(*arrays), expected(*arrays), rtol=1e-9, atol=1e-9)
+
+
+def test_forward_mode_asks_for_no_more_than_the_tangents_that_there_are():
+    """Infinity times the zeros that stand for no tangent would be NaN."""
+    x, weight, bias = (a.detach() for a in tensors((1, 2, 3), (2, 2, 2), {}, torch.float64))
+    x[0, 0, 0] = torch.inf
+    _, tangent = torch.func.jvp(lambda x: ours(x, weight, bias), (x,), (torch.ones_like(x),))
+    assert tangent.isfinite().all()
+    weight[0, 0, 0] = torch.inf
+    _, tangent = torch.func.jvp(lambda bias: ours(x, weight, bias), (bias,), (bias,))
+    assert torch.equal(tangent, bias[:, None].expand(1, 2, 4))
+
+
+def test_a_tangent_is_differentiable_backwards():
+    forward_ad = torch.autograd.forward_ad
+    results = []
+    for function in (ours, theirs):
+        arrays = tensors((1, 2, 3), (2, 2, 2), {}, torch.float64)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(arrays[0], torch.ones_like(arrays[0]))
+            y = forward_ad.unpack_dual(function(dual, *arrays[1:])).tangent
+        results.append((y, *torch.autograd.grad(y.square().sum(), arrays[1:2])))
+    torch.testing.assert_close(*results)
+
+
+def test_vmap_takes_any_argument_along_any_axis():
+    x, weight, bias = (a.detach() for a in tensors((2, 4, 3), (4, 2, 2), {}, torch.float64))
+    for axes in ((0, None, None), (None, -1, None), (2, None, 0), (1, 0, 0)):
+        arrays = [
+            array if axis is None else torch.stack([array, 2 * array, -array], axis)
+            for array, axis in zip((x, weight, bias), axes, strict=True)
+        ]
+        y, expected = (torch.vmap(f, axes)(*arrays) for f in (ours, theirs))
+        torch.testing.assert_close(y, expected)
+
+
+class Cut(torch.autograd.Function):
+    """The identity, without a gradient."""
+
+    @staticmethod
+    def forward(_ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, _grad):
+        return None
+
+
+def test_no_gradient_upstream_is_none_downstream():
+    arrays = tensors((1, 2, 3), (2, 2, 2), {}, torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        Cut.apply(ours(*arrays)).sum().backward()
+    assert [array.grad for array in arrays] == [None] * 3
+
+
+def test_an_operation_by_itself_refuses_a_tangent_rather_than_lose_it():
+    x, weight, _ = (a.detach() for a in tensors((1, 2, 3), (2, 2, 2), {}, torch.float64))
+
+    def operation(x):
+        return torch.ops.tconv.transposed_conv(x, weight, None, [1], [0], [1], 1, [4])
+
+    assert torch.equal(operation(x), ours(x, weight))
+    for wanted in (False, True):
+        weight.requires_grad_(wanted)
+        with pytest.raises(NotImplementedError, match=r"forward-mode .* nor through torch\.ops\."):
+            torch.func.jvp(operation, (x,), (x,))
 
 
 @pytest.mark.parametrize("memory", ["contiguous_format", "channels_last"])
@@ -353,6 +451,22 @@ def test_a_model_compiles_whole_with_its_gradients(model, backend, dynamic):
             grads, torch.autograd.grad(eager.square().sum(), inputs), strict=True
         ):
             torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_forward_mode_does_not_compile_and_is_right_all_the_same(model, backend, frozen):
+    model.requires_grad_(not frozen)
+    x = torch.randn(1, 3, 5, 5)
+    _, expected = torch.func.jvp(model, (x,), (x,))
+
+    def tangent(x):
+        return torch.func.jvp(model, (x,), (x,))[1]
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="forward-mode differentiation goes"):
+        torch.compile(tangent, backend=backend, fullgraph=True)(x)
+    torch.testing.assert_close(torch.compile(tangent, backend=backend)(x), expected)
 
 
 @pytest.mark.parametrize("strict", [False, True])

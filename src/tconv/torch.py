@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from . import _check, _dispatch
 from ._api import Ints, Padding
@@ -233,7 +234,7 @@ _WINDOW = "SymInt[] stride, SymInt[] pad_begin, SymInt[] dilation, SymInt groups
     mutates_args=(),
     schema=f"(Tensor x, Tensor weight, Tensor? bias, {_WINDOW}, SymInt[] out_size) -> Tensor",
 )
-def _transposed_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
+def _transposed_conv_op(x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Tensor:
     y_shape = _y_shape(x, weight, window)
     with _arrays(x) as (kind, array):
         compute = _dispatch.own_library(kind)
@@ -247,7 +248,7 @@ def _transposed_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *window: An
     mutates_args=(),
     schema=f"(Tensor y, Tensor weight, {_WINDOW}, SymInt[] in_size) -> Tensor",
 )
-def _conv(y: Tensor, weight: Tensor, *window: Any) -> Tensor:
+def _conv_op(y: Tensor, weight: Tensor, *window: Any) -> Tensor:
     geometry = _geometry(_x_shape(y, weight, window), weight.shape, y.shape, window)
     with _arrays(y) as (kind, array):
         compute = _dispatch.own_gradients(kind).conv
@@ -259,24 +260,24 @@ def _conv(y: Tensor, weight: Tensor, *window: Any) -> Tensor:
     mutates_args=(),
     schema=f"(Tensor x, Tensor y, {_WINDOW}, SymInt[] kernel_size) -> Tensor",
 )
-def _weight_gradient(x: Tensor, y: Tensor, *window: Any) -> Tensor:
+def _weight_gradient_op(x: Tensor, y: Tensor, *window: Any) -> Tensor:
     geometry = _geometry(x.shape, _weight_shape(x, y, window), y.shape, window)
     with _arrays(x) as (kind, array):
         compute = _dispatch.own_gradients(kind).parameters
         return _tensor(compute(array(x), array(y), geometry, bias=False)[0], x)
 
 
-@_transposed_conv.register_fake
+@_transposed_conv_op.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, *window: Any) -> Tensor:  # noqa: ARG001
     return _empty_like(x, _y_shape(x, weight, window))
 
 
-@_conv.register_fake
+@_conv_op.register_fake
 def _(y: Tensor, weight: Tensor, *window: Any) -> Tensor:
     return _empty_like(y, _x_shape(y, weight, window))
 
 
-@_weight_gradient.register_fake
+@_weight_gradient_op.register_fake
 def _(x: Tensor, y: Tensor, *window: Any) -> Tensor:
     return x.new_empty(_weight_shape(x, y, window))
 
@@ -316,7 +317,74 @@ def _geometry(
     )
 
 
-# Autograd.
+# Autograd.  torch.library knows neither forward mode nor torch.func; a Function does, but
+# torch.compile takes none that has a forward mode.
+
+
+def _differentiable(operation: Any, backward: Callable[..., Any]) -> Callable[..., Tensor]:
+    """Return an operation, linear in each of its tensors, with its derivatives in both modes."""
+    operation.register_autograd(backward, setup_context=_save_unless_forward)
+
+    class Differentiable(torch.autograd.Function):
+        forward = staticmethod(operation)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            _save(ctx, inputs, output)
+            ctx.save_for_forward(*inputs[:2])
+            ctx.rest = [None if isinstance(value, Tensor) else value for value in inputs[2:]]
+            ctx.shape = output.shape
+            ctx.set_materialize_grads(False)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor | None) -> Any:
+            return (None,) * len(ctx.needs_input_grad) if grad is None else backward(ctx, grad)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            first, second = (forward_ad.unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
+            of_first, of_second, of_bias, *_ = tangents
+            terms = []
+            # PyTorch turns forward mode off in here, which would lose derivatives of derivatives.
+            with forward_ad._set_fwd_grad_enabled(True):
+                if of_first is not None:
+                    terms.append(apply(of_first, second, *ctx.rest))
+                if of_second is not None:
+                    terms.append(apply(first, of_second, *ctx.rest))
+                if of_bias is not None:
+                    terms.append(of_bias.reshape(-1, *[1] * len(ctx.shape[2:])).expand(ctx.shape))
+                return sum(terms[1:], start=terms[0])
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+            def item(i: int) -> list[Any]:
+                pairs = zip(inputs, in_dims, strict=True)
+                return [x.select(dim, i) if isinstance(dim, int) else x for x, dim in pairs]
+
+            return torch.stack([apply(*item(i)) for i in range(info.batch_size)]), 0
+
+    def apply(*inputs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            _refuse_forward_mode()
+        elif forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+            return Differentiable.apply(*inputs)
+        return operation(*inputs)
+
+    return apply
+
+
+def _refuse_forward_mode() -> None:
+    """Raise where an operation would lose a tangent without a word."""
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError(
+            "forward-mode differentiation goes through the functions and modules of tconv.torch, "
+            "not through compiled or exported ones, nor through torch.ops.tconv"
+        )
+
+
+def _save_unless_forward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _refuse_forward_mode()
+    _save(ctx, inputs, output)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
@@ -355,9 +423,9 @@ def _weight_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
     )
 
 
-_transposed_conv.register_autograd(_transposed_conv_backward, setup_context=_save)
-_conv.register_autograd(_conv_backward, setup_context=_save)
-_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save)
+_transposed_conv = _differentiable(_transposed_conv_op, _transposed_conv_backward)
+_conv = _differentiable(_conv_op, _conv_backward)
+_weight_gradient = _differentiable(_weight_gradient_op, _weight_gradient_backward)
 
 
 # Tensors and arrays share their memory.
@@ -366,6 +434,8 @@ _weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_sav
 @contextmanager
 def _arrays(tensor: Tensor) -> Iterator[tuple[str, Callable[[Tensor], Any]]]:
     """Give the array library for a tensor's device, and what makes arrays of tensors there."""
+    if torch._C._is_fwd_grad_enabled():  # A Function turns it off.
+        _refuse_forward_mode()
     if tensor.device.type == "cpu":
         yield _dispatch.NUMPY, _numpy
     elif tensor.device.type == "cuda":
