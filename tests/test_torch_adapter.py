@@ -388,6 +388,23 @@ def test_modules_take_an_output_size(wanted):
     torch.testing.assert_close(module(x, output_size=wanted), peer(x, output_size=wanted))
 
 
+@pytest.mark.parametrize("wanted", [(12,), (2, 3, 12, 12), (3, 9, 9, 12, 12), ()])
+def test_modules_refuse_an_output_size_that_is_not_one_of_the_output(wanted):
+    module = tconv_torch.ConvTranspose2d(2, 3, 3)
+    with pytest.raises(ValueError, match=f"output_size has {len(wanted)} value"):
+        module(torch.randn(2, 10, 10), output_size=wanted)
+    assert module(torch.randn(2, 10, 10), output_size=(3, 12, 12)).shape == (3, 12, 12)
+
+
+@pytest.mark.parametrize("padding", ["same", "same_lower", "valid"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_modules_take_the_paddings_of_the_functions(ndim, padding):
+    module = getattr(tconv_torch, f"ConvTranspose{ndim}d")(4, 3, 4, stride=3, padding=padding)
+    x = torch.randn(2, 4, *[5] * ndim)
+    expected = ours(x, module.weight, module.bias, stride=3, padding=padding)
+    assert torch.equal(module(x), expected)
+
+
 class Decoder(torch.nn.Module):
     """Two transposed convolutions, one of them deep inside, and one of a class of its own."""
 

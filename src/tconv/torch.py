@@ -101,28 +101,43 @@ def transposed_conv3d(
     )
 
 
-class ConvTranspose1d(nn.ConvTranspose1d):
+class _ConvTranspose(nn.Module):
+    """What the modules have in common."""
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Upsample; ``output_size`` replaces the module's ``output_padding``."""
+        ndim = len(self.kernel_size)
+        if output_size is not None and len(output_size) == input.ndim:
+            # PyTorch takes the whole shape too.
+            output_size = output_size[-ndim:]
+        padding = self.padding
+        if str in map(type, padding):
+            # PyTorch, which knows numbers only, took "same" for a sequence.
+            padding = "".join(padding)
+        return _apply(
+            ndim,
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.output_padding if output_size is None else 0,
+            output_size,
+            self.dilation,
+            self.groups,
+        )
+
+
+class ConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
     """`torch.nn.ConvTranspose1d` computed by tconv: its arguments, state and initial values."""
 
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """Upsample; ``output_size`` replaces the module's ``output_padding``."""
-        return _forward(self, input, output_size)
 
-
-class ConvTranspose2d(nn.ConvTranspose2d):
+class ConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` computed by tconv: its arguments, state and initial values."""
 
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """Upsample; ``output_size`` replaces the module's ``output_padding``."""
-        return _forward(self, input, output_size)
 
-
-class ConvTranspose3d(nn.ConvTranspose3d):
+class ConvTranspose3d(_ConvTranspose, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` computed by tconv: its arguments, state and initial values."""
-
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """Upsample; ``output_size`` replaces the module's ``output_padding``."""
-        return _forward(self, input, output_size)
 
 
 _MODULES: dict[type[nn.Module], type[nn.Module]] = {
@@ -150,25 +165,6 @@ def replace(model: Model) -> Model:
         if type(module) in _MODULES:
             module.__class__ = _MODULES[type(module)]
     return model
-
-
-def _forward(module: Any, x: Tensor, output_size: Sequence[int] | None) -> Tensor:
-    ndim = len(module.kernel_size)
-    if output_size is not None:
-        # PyTorch takes the whole shape too.
-        output_size = tuple(output_size)[-ndim:]
-    return _apply(
-        ndim,
-        x,
-        module.weight,
-        module.bias,
-        module.stride,
-        module.padding,
-        module.output_padding if output_size is None else 0,
-        output_size,
-        module.dilation,
-        module.groups,
-    )
 
 
 def _apply(
