@@ -1,5 +1,6 @@
 """tconv.torch: the functions and modules of PyTorch, with tconv's arithmetic."""
 
+import copy
 import itertools
 import subprocess
 import sys
@@ -443,6 +444,25 @@ def test_replace_swaps_modules_in_place_and_keeps_their_parameters_and_hooks():
 def test_replace_takes_a_single_module():
     module = torch.nn.ConvTranspose1d(2, 2, 3)
     assert type(tconv_torch.replace(module)) is tconv_torch.ConvTranspose1d
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm"])
+def test_replace_keeps_parametrizations(name):
+    module = getattr(torch.nn.utils.parametrizations, name)(torch.nn.ConvTranspose1d(2, 2, 3))
+    module.eval()
+    other, x, names = copy.deepcopy(module), torch.randn(1, 2, 4), list(module.state_dict())
+    expected = module(x)
+    tconv_torch.replace(module)
+    assert isinstance(module, tconv_torch.ConvTranspose1d)
+    assert not isinstance(other, tconv_torch.ConvTranspose1d)
+    for same in (module, copy.deepcopy(module), tconv_torch.replace(other)):
+        torch.testing.assert_close(same(x), expected)
+        assert list(same.state_dict()) == names
+    torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
+    assert type(module) is tconv_torch.ConvTranspose1d
+    torch.testing.assert_close(module(x), expected)
+    own = torch.nn.utils.parametrizations.weight_norm(Own(2, 2, 1))
+    assert not isinstance(tconv_torch.replace(own), tconv_torch.ConvTranspose2d)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
 
 from . import _check, _dispatch
 from ._api import Ints, Padding
@@ -150,8 +151,9 @@ _MODULES: dict[type[nn.Module], type[nn.Module]] = {
 def replace(model: Model) -> Model:
     """Let tconv compute every ``nn.ConvTranspose1d/2d/3d`` of a model, in place, and return it.
 
-    The modules stay the same objects, with their parameters, hooks and names; optimisers and
-    checkpoints notice nothing.  Subclasses, whose ``forward`` may differ, are left alone.
+    The modules stay the same objects, with their parameters, hooks, names and parametrizations
+    (weight norm, say); optimisers and checkpoints notice nothing.  Subclasses, whose ``forward``
+    may differ, are left alone.
 
     Examples
     --------
@@ -162,8 +164,15 @@ def replace(model: Model) -> Model:
     <class 'tconv.torch.ConvTranspose2d'>
     """
     for module in model.modules():
-        if type(module) in _MODULES:
-            module.__class__ = _MODULES[type(module)]
+        own = type(module)
+        plain = parametrize.type_before_parametrizations(module)
+        if plain in _MODULES:
+            new = _MODULES[plain]
+            if own is not plain:
+                # PyTorch made a subclass that computes the parameters; a copy of the module may
+                # have the same one.
+                new = type(own.__name__, (new,), dict(vars(own)))
+            module.__class__ = new
     return model
 
 
