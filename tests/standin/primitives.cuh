@@ -4,12 +4,7 @@
 inline void* dynamic_shared() { return standin_shared(); }
 
 inline int opaque(int value) { return value; }
-
-inline int kept(int value)
-{
-    standin_warp_barrier();
-    return value;
-}
+inline int kept(int value) { return value; }
 
 // --- copies from global to shared memory --------------------------------------------------------
 
