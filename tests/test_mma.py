@@ -413,7 +413,7 @@ def test_phases_that_begin_with_the_first_are_stored_by_vectors(kind, stride, pa
 
 @pytest.mark.slow
 @pytest.mark.nvrtc
-@pytest.mark.parametrize("capability", [75, 80, 90, 120])
+@pytest.mark.parametrize("capability", [75, 90, 120])
 def test_little_spills_with_wide_offsets_whether_operands_are_gathered_or_copied(capability):
     from tconv.gpu import compile
 
