@@ -33,7 +33,7 @@ from tconv.gpu import compile
 from tconv.gpu.choice import Specialisation
 
 PAGE = Path(__file__).parents[1] / "docs" / "kernel_resources.md"
-SAMPLE = 20
+SAMPLE = 40
 """Of so many kernels a check compiles one anew; their keys are hashes, so it may be any."""
 
 REMEDY = "run python benchmarks/static_table.py"
