@@ -62,6 +62,19 @@ def test_arguments_are_copied_where_products_are_many(monkeypatch, changes, pays
         assert choice.refusals[0].startswith(why)
 
 
+def test_items_too_oddly_apart_are_copied_since_one_alone_is_computed(monkeypatch):
+    monkeypatch.setenv(hopper.SWITCH, "1")
+    little = {"kernel_size": (2, 2), "in_channels": 128, "out_channels": 64}
+    n, *rest = last(vae(**little).geometry.x_shape)
+    alone, together = (
+        select(vae(**little, batch=batch, x=(apart, *rest)))
+        for batch, apart in ((1, 0), (8, n + 1))
+    )
+    assert (alone.specialisation.kernel, alone.transpositions) == ("hopper", ())
+    assert together.specialisation.kernel == "hopper"
+    assert [one.argument for one in together.transpositions] == [0]
+
+
 # --- selection ------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
     if isinstance(transpositions, str):
         return transpositions
     names = " and ".join(("x", "the weight")[one.argument] for one in transpositions)
-    if transpositions and not asked and not _copies_pay(call, transpositions):
+    if not asked and not _copies_pay(call.item):
         return f"copying {names} in another order first would take longer than wgmma saves"
     call = _transposed(call, transpositions)
     boxes = _boxes(call)
@@ -199,18 +199,18 @@ def _transposed(call: Call, transpositions: tuple[Transposition, ...]) -> Call:
     return replace(call, strides=replace(call.strides, x=x, weight=weight))
 
 
-def _copies_pay(call: Call, transpositions: tuple[Transposition, ...]) -> bool:
-    """Tell whether the copies for one item take less time than wgmma saves.
+def _copies_pay(item: Call) -> bool:
+    """Tell whether the copies for one item, if any, take less time than wgmma saves.
 
     Times are counted in operations that wgmma would do.
     """
-    item = replace(call.geometry, batch=1)
-    copied = sum(
-        t.nbytes if t.argument else t.nbytes // call.geometry.batch for t in transpositions
-    )
-    arrays = item.nbytes(call.type.element_bytes)
+    transpositions = _transpositions(item)
+    if not transpositions or isinstance(transpositions, str):
+        return not transpositions
+    g, copied = item.geometry, sum(t.nbytes for t in transpositions)
+    arrays = g.nbytes(item.type.element_bytes)
     memory, copying = (OPERATIONS_A_BYTE * n for n in (arrays, 2 * copied))
-    return max(WGMMA_GAIN * item.flops, memory) > max(item.flops, memory) + copying
+    return max(WGMMA_GAIN * g.flops, memory) > max(g.flops, memory) + copying
 
 
 def _out_maps(call: Call, sizes: tuple[int, ...], images: int) -> tuple[TensorMap, ...]:
