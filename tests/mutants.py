@@ -324,7 +324,7 @@ LAUNCH = [
     Mutant("who fails ends the run", "commands/bench/measure.py",
            "except Exception as error:", "except ZeroDivisionError as error:", "bench_gpu"),
     Mutant("arrays on a device lie wherever", "_dispatch.py",
-           '"strides": array.strides,', '"strides": None,', "gpu"),
+           '"strides": array.strides,', '"strides": None,', "gpu_calls"),
     Mutant("every call is prepared anew", "gpu/launch.py",
            "@lru_cache(maxsize=4096)\ndef _recalled", "def _recalled", "launch"),
     Mutant("a floor adds what overlaps", "gpu/ceilings.py",

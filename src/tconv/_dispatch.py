@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,7 +126,7 @@ def overlapping(out: Any, **inputs: Any) -> str | None:
 
 def _share_memory(a: Any, b: Any) -> bool:
     if kind(a) != NUMPY:
-        a, b = _Addresses(a).array, _Addresses(b).array
+        a, b = _addresses(a), _addresses(b)
     most_work: Any = 100_000
     try:
         # Two slices of one buffer may interleave without sharing an element.
@@ -134,22 +135,16 @@ def _share_memory(a: Any, b: Any) -> bool:
         return np.may_share_memory(a, b)
 
 
-class _Addresses:
-    """Where the elements of an array on a device lie, for NumPy, which never looks at them."""
-
-    def __init__(self, array: Any) -> None:
-        there = array.__cuda_array_interface__
-        self.__array_interface__ = {
-            "shape": array.shape,
-            "strides": array.strides,
-            "typestr": f"|V{array.dtype.itemsize}",
-            "data": there["data"],
-            "version": 3,
-        }
-
-    @property
-    def array(self) -> Any:
-        return np.asarray(self)
+def _addresses(array: Any) -> Any:
+    """Return an array of NumPy's at the addresses of one on a device: nobody may look at it."""
+    there = {
+        "shape": array.shape,
+        "strides": array.strides,
+        "typestr": f"|V{array.dtype.itemsize}",
+        "data": array.__cuda_array_interface__["data"],
+        "version": 3,
+    }
+    return np.asarray(SimpleNamespace(__array_interface__=there))
 
 
 def _overlaps_itself(array: Any) -> bool:
