@@ -186,11 +186,26 @@ def test_the_tables_of_a_gpu_run_show_what_was_measured(quick, capsys):
 def test_pictures_of_a_gpu_run_are_drawn(quick, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     results = measured_on(Machine(), quick)
+    on_gpu.check_pictures(str(tmp_path / "new"))
+    assert not list((tmp_path / "new").iterdir())
     on_gpu.draw(results, str(tmp_path / "new"))
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"roofline-float32.png", "ratios-float32.png"}
     said = capsys.readouterr().out
     assert all(name in said for name in names)
+
+
+def test_a_folder_for_pictures_that_cannot_be_is_told_before_the_work(
+    tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(on_gpu.tconv_gpu, "why_not", lambda: None)
+    monkeypatch.setattr(cuda_device, "Cuda", lambda: pytest.fail("the work has begun"))
+    for folder, reason in (("file", "File exists"), ("file/new", "Not a directory")):
+        assert main(["bench", "--gpu", "--pictures", str(tmp_path / folder)]) == 2
+        said = capsys.readouterr().err
+        assert f"cannot write --pictures {tmp_path / folder}: {reason}" in said
 
 
 def test_what_a_layer_would_run_is_known_for_every_variant():

@@ -119,6 +119,8 @@ def colours(picture):
                 ("out", "--picture out must end in .png, .jpg, .pdf, .svg"),
             ]
         ),
+        ("segment", ["--save", "none/x.npz"],
+         "cannot write --save none/x.npz: No such file or directory"),
         ("zero_insertion", ["a", "b", "c"], "unrecognized arguments: a b c"),
         *(
             (name, [option, "0"], f"argument {option}: '0' is not a whole number, at least 1")

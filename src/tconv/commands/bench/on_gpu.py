@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ def run(options: argparse.Namespace) -> int:
     from . import report
     from .cuda import Cuda
 
+    if options.pictures:
+        check_pictures(options.pictures)
     machine = Cuda()
     results = _results(options.json, machine, variants, report.circumstances())
     _prepare(layers, variants, machine.capability, gradients=options.gradients)
@@ -121,12 +124,21 @@ def _write(path: str, results: gpu.GpuResults) -> None:
         os.replace(new, path)
 
 
-def draw(results: gpu.GpuResults, folder: str) -> None:
-    """Draw the pictures of a run into a folder."""
+def check_pictures(folder: str) -> None:
+    """Make the folder; raise unless pictures can be drawn into it, before the work they show."""
     try:
-        from . import pictures
+        from . import pictures  # noqa: F401
     except ImportError:
         raise CommandError("--pictures needs Matplotlib; pip install 'tconv[demo]'") from None
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    with writing("--pictures", folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
+
+def draw(results: gpu.GpuResults, folder: str) -> None:
+    """Draw the pictures of a run into a folder."""
+    from . import pictures
+
     for path in pictures.draw(results, Path(folder)):
         print(path)
