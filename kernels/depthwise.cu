@@ -83,7 +83,7 @@ depthwise(const Element* __restrict__ x, const Element* __restrict__ weight,
                         if (x_vectors)
                             load_vectors(from, present, vectors);
                         else
-                            load_elements(from, last.x_stride, present, vectors);
+                            load_elements(from, x_step(last), present, vectors);
                         take_apart(vectors, inputs[row][c]);
                     }
 #pragma unroll

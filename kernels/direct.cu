@@ -36,7 +36,7 @@ __device__ __forceinline__ void walk(const Element* __restrict__ from, Bits pres
         if constexpr (VECTORS)
             load_vectors(from, present, vectors);
         else
-            load_elements(from, p.axis[AXES - 1].x_stride, present, vectors);
+            load_elements(from, x_step(p.axis[AXES - 1]), present, vectors);
         Accumulator inputs[CHANNELS][INPUTS];
         take_apart(vectors, inputs[0]);
         multiply(inputs, weight, jy, ky, sum);

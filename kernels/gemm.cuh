@@ -384,11 +384,11 @@ __device__ __forceinline__ void matrix_product(Index block, const Channels& chan
         Index left = channels.count - DEPTH;  // of the channels at this shift
         // Multiplies what came last while the next is on its way.
         const auto step = [&](const auto& multiply_channels) {
-            loader.begin(left, p, shared.stage[now ^ 1]);
+            loader.begin(left, p, shared.stage[1 - now]);
             multiply_channels(shared.stage[now]);
-            loader.end(shared.stage[now ^ 1]);
+            loader.end(shared.stage[1 - now]);
             __syncthreads();
-            now ^= 1;
+            now = 1 - now;
             left -= DEPTH;
         };
         for (bool more = true;;) {

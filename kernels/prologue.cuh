@@ -57,6 +57,7 @@ constexpr int RUN_Q = 8;         // q of a thread along X
 constexpr int PHASES_Y = 2;      // rows of a thread: all phases, or 1
 constexpr int ROWS_AT_ONCE = 2;  // rows of inputs that are loaded together
 constexpr int FIRST_PHASE = 1;   // r_begin along X
+constexpr bool X_NEAREST = true;  // neighbours of a row of x lie side by side
 constexpr int X_LEAD = 3;        // elements of a vector before a run's first input
 constexpr int TILES = 4;         // of runs that a block computes
 constexpr int PARTS_X = 1;       // of a window too long for registers; KERNEL_X counts one part's taps

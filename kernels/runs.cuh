@@ -106,10 +106,16 @@ __device__ __forceinline__ Bits bits_within(Index first, Index size)
     return below(size - first) & ~below(-first);
 }
 
+// How far apart in memory the inputs of a row are; where they are neighbours, the compiler knows.
+__device__ __forceinline__ Index x_step(const Axis& last)
+{
+    return X_NEAREST ? 1 : last.x_stride;
+}
+
 __device__ __forceinline__ Inputs inputs_at(Index first, bool vectors, const Axis& last)
 {
     if (!vectors)
-        return {first * last.x_stride, bits_within<INPUTS>(first, last.in_size) & INPUTS_READ};
+        return {first * x_step(last), bits_within<INPUTS>(first, last.in_size) & INPUTS_READ};
     const Index begin = first - X_LEAD;
     return {begin, bits_within<X_VECTORS>(begin / X_VECTOR, last.in_size / X_VECTOR)};
 }

@@ -143,6 +143,18 @@ def test_inputs_may_lie_in_memory_in_any_way(kernel, device, rng):
             oracle.assert_exact(device.verbs(kernel)(*operands, **case.call), answer, x.dtype)
 
 
+@pytest.mark.parametrize("kernel", [*KERNELS, "depthwise"])
+def test_a_row_of_a_single_input_may_be_said_to_step_as_far_as_one_likes(kernel, device, rng):
+    case = cases.Case("", "", (2, 3, 5, 1), (3, 2, 4, 4), {"stride": 2, "padding": 1})
+    x, weight, bias = case.integers(np.dtype("f4"), rng)
+    answer = oracle.transposed_conv(x, weight, bias, **case.call)
+    around = np.full((2, 3, 5, 7), 99, "f4")
+    around[..., :1] = x
+    alone = around[..., ::7]
+    assert alone.strides[-1] == 7 * alone.itemsize
+    oracle.assert_exact(device.verbs(kernel)(alone, weight, bias, **case.call), answer, x.dtype)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_an_item_has_the_same_bits_in_any_batch(kernel, verbs, rng):
     x, weight, bias = VECTORS.reals(np.dtype("f4"), rng)

@@ -14,11 +14,13 @@ from tconv._geometry import Geometry
 from tconv.commands.bench import suite
 from tconv.gpu import planning
 from tconv.gpu.call import Call, Strides, contiguous
+from tconv.gpu.choice import Choice
 from tconv.gpu.families import (
     FAMILIES,
     OPERATIONS,
     WEIGHT_GRADIENT,
     depthwise_channels_last,
+    gather,
     gemm,
 )
 from tconv.gpu.families.gemm import MOST_SPLITS, TILES
@@ -236,7 +238,9 @@ def test_dense_layers_take_the_gemm():
         choice = plan(name).choice
         assert choice.specialisation.kernel == "gemm"
         (refusal,) = [text for text in choice.refusals if text.startswith("not direct: ")]
-        assert refusal.endswith(" of what the next best kernel does") or "does not fit" in refusal
+        assert refusal.endswith(" are not few: at most 128 are") or "does not fit" in refusal
+    (refusal,) = [text for text in plan("kernelbench-68").choice.refusals if "not direct: " in text]
+    assert refusal.endswith(" of what the next best kernel does")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -601,6 +605,51 @@ def test_the_adjoint_of_few_input_channels_is_summed_directly_in_either_order():
             s = adjoint(name, channels_last=last).specialisation
             assert (s.kernel, s.adjoint) == (kernel, True)
     assert adjoint("unet-top").specialisation.kernel == "gemm"
+
+
+def test_narrow_adjoints_for_which_gemm_would_fetch_what_a_stride_leaves_out_are_summed_directly():
+    for name in ("kernelbench-77", "kernelbench-79", "kernelbench-81"):
+        assert adjoint(name).specialisation.kernel == "direct"
+        assert adjoint(name, channels_last=True).specialisation.kernel == "gemm"
+    wide = adjoint("hifigan-1")
+    assert wide.specialisation.kernel == "gemm"
+    refusal = "not direct: 512 output channels and phases are not few: at most 128 are"
+    assert refusal in wide.refusals
+
+
+def test_inputs_of_which_only_every_other_one_is_wanted_are_loaded_singly():
+    vectors = {}
+    for name in ("kernelbench-77", "kernelbench-79", "kernelbench-81"):
+        g = next(layer.geometry for layer in SUITE if layer.name == name)
+        for dtype in ("float32", "float16"):
+            s = choose(g, dtype, kernel="direct", operation="conv").specialisation
+            vectors[g.stride[-1], g.dilation[-1], dtype] = s["X_VECTOR"]
+    assert vectors == {
+        (2, 2, "float32"): 1, (2, 2, "float16"): 8, (5, 2, "float32"): 4, (5, 2, "float16"): 4,
+    }  # fmt: skip
+
+
+def test_gemm_fetches_whole_sectors_of_a_row_and_no_more():
+    def call(stride):
+        width = 8 * stride + 3
+        g = Geometry(1, 1, 16, 64, (8, 9), (3, 3), (1, stride), (1, 1), (0, 0), (10, width))
+        arrays = replace(strides(g), x=contiguous(g.out_shape), out=contiguous(g.x_shape))
+        return Call(g, "float32", arrays, operation="conv")
+
+    costs = [gemm.cost(call(stride)) for stride in (1, 4, 8, 9)]
+    assert costs[0] < costs[1] < costs[2] == costs[3]
+    assert 9 * 64 * 32 * gemm.PRODUCTS_A_BYTE < costs[2] < 10 * 64 * 32 * gemm.PRODUCTS_A_BYTE
+    assert costs[2] > gather.cost(call(8))
+    assert isinstance(gemm.choose(call(8)), Choice)  # gather would fetch them, too
+
+
+def test_the_compiler_knows_where_inputs_of_a_row_are_neighbours():
+    for kernel, g in (("direct", DOUBLING), ("depthwise", DEPTHWISE)):
+        for size, step, neighbours in ((9, 1, True), (9, 2, False), (9, -1, False), (1, 2, True)):
+            one = replace(g, in_size=(4, size), out_size=(8, 2 * size))
+            x = (*contiguous((*one.x_shape[:-1], 2 * size))[:-1], step)
+            choice = select(Call(one, "float32", replace(strides(one), x=x)), kernel=kernel)
+            assert choice.specialisation["X_NEAREST"] == neighbours
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,20 @@ def test_the_main_loop_is_the_one_with_most_products_of_its_own():
     assert share.fraction == 3 / 5
 
 
+def test_of_loops_with_as_many_products_the_main_one_loads_vectors():
+    code = program(f"""
+        LDG.E R1,[R2]
+        FFMA R0,R1,R2,R0
+        BRA {address(0)}
+        LDG.E.128 R4,[R2]
+        IADD3 R6,R6,0x1,RZ
+        FFMA R0,R4,R2,R0
+        BRA {address(3)}
+    """)
+    loop = sass.main_loop(code)
+    assert (loop.first, loop.last) == (3, 6)
+
+
 def test_a_loop_without_products_inside_the_main_loop_does_not_take_its_place():
     unrolled = program(f"""
         FFMA R0,R1,R2,R0
@@ -443,23 +457,10 @@ def test_a_broken_limit_is_named(bad, complaint):
     assert "on sm_90a" in found
 
 
-@pytest.mark.parametrize(
-    ("columns", "channels_last", "adjoint", "least"),
-    [
-        (128, False, False, 900),
-        (64, False, False, 900),
-        (64, False, True, 895),
-        (32, True, False, 900),
-        (32, False, False, 870),
-        (32, False, True, 870),
-    ],
-)
-def test_a_matrix_product_keeps_its_share_by_tile_and_copies(
-    columns, channels_last, adjoint, least
-):
-    constants = (("COLUMNS", columns), ("X_CHANNELS_LAST", channels_last))
-    kernel = replace(GEMM, constants=constants, adjoint=adjoint)
-    for products, count in ((least, 0), (least - 1, 1)):
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_a_matrix_product_keeps_its_share(adjoint):
+    kernel = replace(GEMM, adjoint=adjoint)
+    for products, count in ((900, 0), (899, 1)):
         code = replace(CODE, main=sass.Share(1000, products, products))
         assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == count
 

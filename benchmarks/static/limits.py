@@ -11,12 +11,8 @@ from .chosen import ARCHITECTURES, Row
 from .record import STORED_AFTERWARDS, Code, Measurement, Record, way_out
 from .traffic import DIRECT
 
-SHARE, ADJOINT_SHARE, NARROW_SHARE = 0.90, 0.895, 0.87
-"""Of the instructions in the main loop of the float32 matrix product: a step with its copies.
-
-The third is for tiles of 32 columns whose inputs are copied one by one along a row, which takes
-most instructions for a product.  No layer has them, but three adjoints of few input channels do.
-"""
+SHARE = 0.90
+"""Of the instructions in the main loop of the float32 matrix product: a step with its copies."""
 
 DIRECT_SHARE = 0.68
 """Of the direct kernels' in float32, where one tap wants an input, or a round of the main loop is a
@@ -92,11 +88,7 @@ def _least_share(specialisation: Specialisation) -> float:
         return (MMA_SHARES if copied else MMA_GATHERED_SHARES)[s["MMA"]][s["COLUMNS"]]
     if specialisation.dtype != "float32" or specialisation.kernel not in ("gemm", *DIRECT):
         return 0.0
-    if specialisation.kernel in DIRECT:
-        return DIRECT_SHARE
-    if s["COLUMNS"] == 32 and not s["X_CHANNELS_LAST"]:
-        return NARROW_SHARE
-    return ADJOINT_SHARE if specialisation.adjoint else SHARE
+    return DIRECT_SHARE if specialisation.kernel in DIRECT else SHARE
 
 
 def _memory_bound(specialisation: Specialisation, code: Code) -> list[str]:

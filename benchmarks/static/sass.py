@@ -147,6 +147,7 @@ def loops(code: Sequence[Instruction]) -> list[Loop]:
 def main_loop(code: Sequence[Instruction]) -> Loop | None:
     """Return the loop that computes most products outside of the loops within it.
 
+    Of several the one that loads the most at once: others are for what does not lie in vectors.
     None where no loop multiplies: a kernel without a loop is its own main loop.
     """
     found = loops(code)
@@ -156,7 +157,12 @@ def main_loop(code: Sequence[Instruction]) -> Loop | None:
         own = (n for n in range(loop.first, loop.last + 1) if n not in inner)
         return sum(code[n].products for n in own)
 
-    best = max(found, key=lambda loop: (own_products(loop), -len(loop)), default=None)
+    def widest(loop: Loop) -> int:
+        return max(widths(_within(code, loop), *GLOBAL_LOADS), default=0)
+
+    best = max(
+        found, key=lambda loop: (own_products(loop), widest(loop), -len(loop)), default=None
+    )
     return best if best is not None and own_products(best) > 0 else None
 
 

@@ -30,7 +30,8 @@ Three figures in one cell are those of {read}; where they are the same, they sta
 - *Spills*: bytes that registers lose to memory, the most on any architecture.  What functions call
   in float32 and float16 is compiled for {all}, the rest for the three.
 - *Multiplying*: the share of instructions in the main loop that multiply elements, on FMA units or
-  tensor cores.  The main loop is the one with most products outside of loops within it; all
+  tensor cores.  The main loop is the one with most products outside of loops within it, and of
+  several the one that loads most at once: others are for rows that are not made of vectors.  All
   between its ends counts, as if nothing in it were ever skipped.  On tensor cores, where one
   instruction multiplies far more, it is the shortest round that multiplies and moves everything,
   and begins no new shift.

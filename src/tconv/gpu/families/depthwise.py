@@ -6,7 +6,14 @@ from math import prod
 
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
-from .runs import MOST_BITS, Run, can_be_written_out, last_axis_is_nearest, window
+from .runs import (
+    MOST_BITS,
+    Run,
+    can_be_written_out,
+    last_axis_is_nearest,
+    window,
+    x_is_nearest,
+)
 
 THREADS = 128
 TILES = 4
@@ -125,6 +132,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
             ("PHASES_Y", run.phases_y),
             ("ROWS_AT_ONCE", rows_at_once),
             ("FIRST_PHASE", axis.r_begin),
+            ("X_NEAREST", x_is_nearest(call)),
             ("X_LEAD", run.lead(call)),
             ("X_VECTOR", run.x_vector(call)),
             ("OUT_VECTOR", run.out_vector(call)),

@@ -12,18 +12,21 @@ from ..._geometry import Geometry
 from ..call import Call
 from ..choice import Choice, Specialisation, Tile
 from . import gather, gemm
-from .runs import EXPENSIVE, Run, can_be_written_out, last_axis_is_nearest, window
+from .runs import EXPENSIVE, Run, can_be_written_out, last_axis_is_nearest, window, x_is_nearest
 
 THREADS = 64
 """Few, so that even a small batch has enough blocks for a large card."""
 
+MOST_COLUMNS = 128
+"""Of the matrix product; with more its tiles are wide, and long sums are shared by blocks."""
 MOST_OUT_CHANNELS = 16
 """Of a thread."""
 MOST_SUMS = 64
 MOST_INPUTS = 40
 """What a thread may hold in registers, in words of 4 bytes."""
-FEW_WORDS = 84
-"""Of both, that leave room for all else in 128 registers."""
+FEW_WORDS = 89
+"""Of both, that leave room for all else in 128 registers, if an axis takes `AXIS_WORDS`."""
+AXIS_WORDS = 5
 MOST_PRODUCTS = 512
 """Multiplications that the compiler may write out for one row of inputs."""
 WEIGHT_BYTES = 16 << 10
@@ -31,8 +34,6 @@ WEIGHT_BYTES = 16 << 10
 INPUT_BYTES = 16 << 10
 """Of the L1 cache, where the rows of as many channels shall stay from one shift to the next."""
 MOST_SHARED_BYTES = 48 << 10
-PRODUCTS_A_BYTE = 5
-"""What a multiprocessor multiplies while L2 brings a byte; a round number that nobody measured."""
 GAIN = 0.96
 """Of what gemm or gather would cost; with more it is not worth a kernel for each window."""
 
@@ -49,6 +50,9 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
         return f"a {size} window does not fit a thread's registers"
     share = _cost(call, run) / min(gemm.cost(call), gather.cost(call))
     if not asked:
+        columns = call.phases * call.out_channels
+        if columns > MOST_COLUMNS:
+            return f"{columns} output channels and phases are not few: at most {MOST_COLUMNS} are"
         if not last_axis_is_nearest(call):
             return "the last axis is not nearest in memory"
         if share > GAIN:
@@ -151,8 +155,8 @@ def _cost(call: Call, run: Run) -> float:
     Or could be issued while L2 brings the inputs, if that takes longer.
     """
     of = work(call, run)
-    loads = 2 * (run.inputs(call) / run.x_vector(call) + 1)
-    traffic = run.advance(call) * call.type.element_bytes * PRODUCTS_A_BYTE
+    loads = 2 * (run.inputs(call) / max(run.x_vector(call), run.step(call)) + 1)
+    traffic = gemm.traffic(call, run.advance(call))
     step = max(of.products + of.rows * (of.reads + loads + 5), of.rows * traffic)
     stores = 5 * sums(call, run) + 300
     return (call.channels * step + stores) * of.threads
@@ -176,6 +180,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
             ("RUN_Q", run.q),
             ("PHASES_Y", run.phases_y),
             ("FIRST_PHASE", call.axes[-1].r_begin),
+            ("X_NEAREST", x_is_nearest(call)),
             ("X_LEAD", run.lead(call)),
             ("X_VECTOR", run.x_vector(call)),
             ("OUT_VECTOR", run.out_vector(call)),
@@ -206,7 +211,7 @@ def _resident_blocks(call: Call, run: Run) -> int:
     element, accumulator = call.type.element_bytes, call.type.accumulator_bytes
     if accumulator > 4:
         return 6 if accumulator == 8 else 4
-    words = sums(call, run) + run.inputs(call)
+    words = sums(call, run) + run.inputs(call) + AXIS_WORDS * call.geometry.ndim
     if element < accumulator:  # Halves are there as they came, too.
         words += run.inputs(call) // 2
     needs_more = call.index_bits == 64 or call.activation in EXPENSIVE

@@ -76,7 +76,7 @@ def _cost(call: Call, run: Run) -> float:
     vector, depth = _x_vector(call, run), _depth(call, run)
     work = direct.work(call, run)
     copies = (run.inputs(call) * (COPY_COST + 1) + 13) / vector + ROW_COST / depth
-    traffic = run.inputs(call) * call.type.element_bytes * direct.PRODUCTS_A_BYTE
+    traffic = gemm.traffic(call, run.inputs(call))
     step = max(work.products + work.rows * (work.reads + copies), work.rows * traffic)
     stores = 5 * direct.sums(call, run) + 300
     return (call.channels * step + stores) * work.threads
@@ -100,6 +100,7 @@ def _specialisation(call: Call, run: Run) -> Specialisation:
             ("RUN_Q", run.q),
             ("PHASES_Y", run.phases_y),
             ("FIRST_PHASE", call.axes[-1].r_begin),
+            ("X_NEAREST", False),
             ("X_LEAD", 0),
             ("X_VECTOR", vector),
             ("OUT_VECTOR", _out_vector(call, run)),

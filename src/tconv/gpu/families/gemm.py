@@ -39,13 +39,21 @@ SUM_THREADS = 256
 RUN_BYTES = 16
 """What is read from shared memory, or copied to it, at once."""
 
+SECTOR_BYTES = 32
+"""What L2 brings at least."""
+
+PRODUCTS_A_BYTE = 5
+"""What a multiprocessor multiplies while L2 brings a byte; a round number that nobody measured."""
+
 
 def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:
     """Return how gemm computes a call, or why that would be a waste.
 
     Gemm copies and computes on its tiles' zeros too; gather loads two operands for every product.
+    What L2 brings is the same.
     """
-    if not asked and (times := cost(call) / gather.cost(call)) > 1:
+    issued = _least(call, TILES[call.type.accumulator_bytes])[0]
+    if not asked and (times := issued / gather.cost(call)) > 1:
         return f"it would cost {times:.1f} times as much as gather"
     tiles = (tile,) if tile else TILES[call.type.accumulator_bytes]
     tile, phase_columns, share = _best_tile(call, tiles)
@@ -100,8 +108,24 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
 
 
 def cost(call: Call) -> float:
-    """Return about how many instructions the best tile issues for each row of the product."""
-    return _least(call, TILES[call.type.accumulator_bytes])[0]
+    """Return about how many instructions a warp issues for each row of the matrix product.
+
+    Or could issue while L2 brings the inputs, if that takes longer.  What a stride leaves out of a
+    row comes too, as far as it lies in the same sectors.
+    """
+    _, tile, phase_columns, visits = _least(call, TILES[call.type.accumulator_bytes])
+    step = 1 if _channels_side_by_side(call) else call.axes[-1].in_stride
+    inputs = call.channels * min(step, SECTOR_BYTES / call.type.element_bytes)
+    visit = max(_visit(call, tile), traffic(call, inputs))
+    return visits * visit + _stores(call, tile, phase_columns)
+
+
+def traffic(call: Call, inputs: float) -> float:
+    """Return about how many products a multiprocessor computes while L2 brings so many inputs.
+
+    Of float32; it computes half as many that take twice the bytes.
+    """
+    return inputs * PRODUCTS_A_BYTE * 4 * call.type.element_bytes / call.type.accumulator_bytes
 
 
 def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
@@ -122,12 +146,13 @@ def _least(call: Call, tiles: tuple[Tile, ...]) -> tuple[float, Tile, int, int]:
     for tile in tiles:
         for phase_columns in (call.out_channels, _round_up(call.out_channels, tile.columns)):
             visits = _visits(call, tile, phase_columns)
-            options.append((_cost(call, tile, phase_columns, visits), tile, phase_columns, visits))
+            issued = visits * _visit(call, tile) + _stores(call, tile, phase_columns)
+            options.append((issued, tile, phase_columns, visits))
     return min(options, key=lambda option: option[0])
 
 
-def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
-    """Return about how many instructions a warp issues for each row of the matrix product.
+def _visit(call: Call, tile: Tile) -> float:
+    """Return about how many instructions are issued at one shift, for each row.
 
     As if all were copied one by one: a tile, and with it the order of sums that blocks share, does
     not depend on the order of memory.  A step of fewer channels multiplies these alone, but takes
@@ -139,9 +164,13 @@ def _cost(call: Call, tile: Tile, phase_columns: int, visits: int) -> float:
     copies = (tile.rows + tile.columns) * tile.depth // tile.threads
     steps = -(-call.channels // tile.depth)
     visit = call.channels * (sums + reads) + steps * (2 * copies + 22)
-    stores = 10 * sums + 300
-    blocks = _column_blocks(call, tile, phase_columns)
-    return (visits * visit + blocks * stores) * tile.threads / tile.rows
+    return visit * tile.threads / tile.rows
+
+
+def _stores(call: Call, tile: Tile, phase_columns: int) -> float:
+    """Return about how many instructions are issued at the end, for each row."""
+    stores = 10 * tile.thread_rows * tile.thread_columns + 300
+    return _column_blocks(call, tile, phase_columns) * stores * tile.threads / tile.rows
 
 
 def _visits(call: Call, tile: Tile, phase_columns: int) -> int:

@@ -56,8 +56,17 @@ class Run:
         return -(-g.kernel_size[-1] // self.taps)
 
     def x_vector(self, call: Call) -> int:
-        """Return how many inputs can be loaded at once."""
+        """Return how many inputs are loaded at once.
+
+        If not all are wanted, single ones: the compiler would take such vectors apart.
+        """
+        if self.step(call) > 1 and call.type.element_bytes >= 4:
+            return 1
         return gcd(self.advance(call), 16 // call.type.element_bytes)
+
+    def step(self, call: Call) -> int:
+        """Return how far apart the inputs are that are wanted."""
+        return gcd(call.axes[-1].in_stride, call.geometry.dilation[-1]) if call.adjoint else 1
 
     def lead(self, call: Call) -> int:
         """Return how many elements of a vector lie before the first input."""
@@ -98,8 +107,12 @@ class Run:
 
 def last_axis_is_nearest(call: Call) -> bool:
     """Tell whether rows of x and of the result have no gaps."""
-    x, out = (call.x_shape, call.strides.x), (call.out_shape, call.strides.out)
-    return all(shape[-1] == 1 or strides[-1] == 1 for shape, strides in (x, out))
+    return x_is_nearest(call) and (call.out_shape[-1] == 1 or call.strides.out[-1] == 1)
+
+
+def x_is_nearest(call: Call) -> bool:
+    """Tell whether rows of x have no gaps."""
+    return call.x_shape[-1] == 1 or call.strides.x[-1] == 1
 
 
 def can_be_written_out(g: Geometry) -> bool:
