@@ -9,6 +9,8 @@ def parsed(parser):
     try:
         check_drawing("--picture", options["picture"])
         if options.get("save") is not None:
+            if not options["save"].endswith(".npz"):  # NumPy would add it
+                raise CommandError(f"--save {options['save']} must end in .npz")
             check_writeable("--save", options["save"])
     except CommandError as error:
         parser.error(str(error))

@@ -121,6 +121,7 @@ def colours(picture):
         ),
         ("segment", ["--save", "none/x.npz"],
          "cannot write --save none/x.npz: No such file or directory"),
+        ("segment", ["--save", "weights"], "--save weights must end in .npz"),
         ("zero_insertion", ["a", "b", "c"], "unrecognized arguments: a b c"),
         *(
             (name, [option, "0"], f"argument {option}: '0' is not a whole number, at least 1")

@@ -238,9 +238,7 @@ def test_dense_layers_take_the_gemm():
         choice = plan(name).choice
         assert choice.specialisation.kernel == "gemm"
         (refusal,) = [text for text in choice.refusals if text.startswith("not direct: ")]
-        assert refusal.endswith(" are not few: at most 128 are") or "does not fit" in refusal
-    (refusal,) = [text for text in plan("kernelbench-68").choice.refusals if "not direct: " in text]
-    assert refusal.endswith(" of what the next best kernel does")
+        assert refusal.endswith(" of what the next best kernel does") or "does not fit" in refusal
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -611,10 +609,7 @@ def test_narrow_adjoints_for_which_gemm_would_fetch_what_a_stride_leaves_out_are
     for name in ("kernelbench-77", "kernelbench-79", "kernelbench-81"):
         assert adjoint(name).specialisation.kernel == "direct"
         assert adjoint(name, channels_last=True).specialisation.kernel == "gemm"
-    wide = adjoint("hifigan-1")
-    assert wide.specialisation.kernel == "gemm"
-    refusal = "not direct: 512 output channels and phases are not few: at most 128 are"
-    assert refusal in wide.refusals
+    assert adjoint("hifigan-1").splits > 1  # gemm, where blocks share long sums
 
 
 def test_inputs_of_which_only_every_other_one_is_wanted_are_loaded_singly():
@@ -630,16 +625,17 @@ def test_inputs_of_which_only_every_other_one_is_wanted_are_loaded_singly():
 
 
 def test_gemm_fetches_whole_sectors_of_a_row_and_no_more():
-    def call(stride):
+    def call(stride, dtype="float32"):
         width = 8 * stride + 3
         g = Geometry(1, 1, 16, 64, (8, 9), (3, 3), (1, stride), (1, 1), (0, 0), (10, width))
         arrays = replace(strides(g), x=contiguous(g.out_shape), out=contiguous(g.x_shape))
-        return Call(g, "float32", arrays, operation="conv")
+        return Call(g, dtype, arrays, operation="conv")
 
     costs = [gemm.cost(call(stride)) for stride in (1, 4, 8, 9)]
     assert costs[0] < costs[1] < costs[2] == costs[3]
     assert 9 * 64 * 32 * gemm.PRODUCTS_A_BYTE < costs[2] < 10 * 64 * 32 * gemm.PRODUCTS_A_BYTE
     assert costs[2] > gather.cost(call(8))
+    assert gemm.cost(call(8, "float64")) == gemm.cost(call(1, "float64"))  # which multiplies longer
     assert isinstance(gemm.choose(call(8)), Choice)  # gather would fetch them, too
 
 

@@ -17,16 +17,13 @@ from .runs import EXPENSIVE, Run, can_be_written_out, last_axis_is_nearest, wind
 THREADS = 64
 """Few, so that even a small batch has enough blocks for a large card."""
 
-MOST_COLUMNS = 128
-"""Of the matrix product; with more its tiles are wide, and long sums are shared by blocks."""
 MOST_OUT_CHANNELS = 16
 """Of a thread."""
 MOST_SUMS = 64
 MOST_INPUTS = 40
 """What a thread may hold in registers, in words of 4 bytes."""
-FEW_WORDS = 89
-"""Of both, that leave room for all else in 128 registers, if an axis takes `AXIS_WORDS`."""
-AXIS_WORDS = 5
+FEW_WORDS = 76
+"""Of both, the inputs as whole vectors, that leave room for all else in 128 registers."""
 MOST_PRODUCTS = 512
 """Multiplications that the compiler may write out for one row of inputs."""
 WEIGHT_BYTES = 16 << 10
@@ -50,9 +47,6 @@ def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choi
         return f"a {size} window does not fit a thread's registers"
     share = _cost(call, run) / min(gemm.cost(call), gather.cost(call))
     if not asked:
-        columns = call.phases * call.out_channels
-        if columns > MOST_COLUMNS:
-            return f"{columns} output channels and phases are not few: at most {MOST_COLUMNS} are"
         if not last_axis_is_nearest(call):
             return "the last axis is not nearest in memory"
         if share > GAIN:
@@ -156,7 +150,7 @@ def _cost(call: Call, run: Run) -> float:
     """
     of = work(call, run)
     loads = 2 * (run.inputs(call) / max(run.x_vector(call), run.step(call)) + 1)
-    traffic = gemm.traffic(call, run.advance(call))
+    traffic = run.advance(call) * call.type.element_bytes * gemm.PRODUCTS_A_BYTE
     step = max(of.products + of.rows * (of.reads + loads + 5), of.rows * traffic)
     stores = 5 * sums(call, run) + 300
     return (call.channels * step + stores) * of.threads
@@ -207,12 +201,15 @@ def _shared_bytes(call: Call, run: Run, depth: int) -> int:
 
 
 def _resident_blocks(call: Call, run: Run) -> int:
-    """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
+    """Return how many blocks shall share a multiprocessor's registers: as many as hardly spill."""
     element, accumulator = call.type.element_bytes, call.type.accumulator_bytes
     if accumulator > 4:
         return 6 if accumulator == 8 else 4
-    words = sums(call, run) + run.inputs(call) + AXIS_WORDS * call.geometry.ndim
+    vectors = -(-(run.lead(call) + run.inputs(call)) // run.x_vector(call))
+    words = sums(call, run) + vectors * run.x_vector(call)
     if element < accumulator:  # Halves are there as they came, too.
         words += run.inputs(call) // 2
+    if run.x_vector(call) == 1:  # A question for each is, too.
+        words += run.inputs(call)
     needs_more = call.index_bits == 64 or call.activation in EXPENSIVE
     return 6 if needs_more or words > FEW_WORDS else 8

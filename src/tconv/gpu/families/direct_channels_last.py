@@ -76,7 +76,7 @@ def _cost(call: Call, run: Run) -> float:
     vector, depth = _x_vector(call, run), _depth(call, run)
     work = direct.work(call, run)
     copies = (run.inputs(call) * (COPY_COST + 1) + 13) / vector + ROW_COST / depth
-    traffic = gemm.traffic(call, run.inputs(call))
+    traffic = run.inputs(call) * call.type.element_bytes * gemm.PRODUCTS_A_BYTE
     step = max(work.products + work.rows * (work.reads + copies), work.rows * traffic)
     stores = 5 * direct.sums(call, run) + 300
     return (call.channels * step + stores) * work.threads

@@ -111,21 +111,16 @@ def cost(call: Call) -> float:
     """Return about how many instructions a warp issues for each row of the matrix product.
 
     Or could issue while L2 brings the inputs, if that takes longer.  What a stride leaves out of a
-    row comes too, as far as it lies in the same sectors.
+    row comes too, as far as it lies in the same sectors.  Not where products take several
+    instructions, and not where blocks may share long sums: they fill the card sooner than others.
     """
-    _, tile, phase_columns, visits = _least(call, TILES[call.type.accumulator_bytes])
+    issued, tile, phase_columns, visits = _least(call, TILES[call.type.accumulator_bytes])
+    if call.type.accumulator_bytes > 4 or _most_splits(call, tile) > 1:
+        return issued
     step = 1 if _channels_side_by_side(call) else call.axes[-1].in_stride
-    inputs = call.channels * min(step, SECTOR_BYTES / call.type.element_bytes)
-    visit = max(_visit(call, tile), traffic(call, inputs))
+    input_bytes = min(step * call.type.element_bytes, SECTOR_BYTES)
+    visit = max(_visit(call, tile), call.channels * input_bytes * PRODUCTS_A_BYTE)
     return visits * visit + _stores(call, tile, phase_columns)
-
-
-def traffic(call: Call, inputs: float) -> float:
-    """Return about how many products a multiprocessor computes while L2 brings so many inputs.
-
-    Of float32; it computes half as many that take twice the bytes.
-    """
-    return inputs * PRODUCTS_A_BYTE * 4 * call.type.element_bytes / call.type.accumulator_bytes
 
 
 def _best_tile(call: Call, tiles: tuple[Tile, ...]) -> tuple[Tile, int, float]:
@@ -214,9 +209,13 @@ def _splits(call: Call, tile: Tile, column_blocks: int, rows: int) -> int:
     device matter, so an item's bits depend on neither.
     """
     tiles = call.geometry.groups * column_blocks * -(-rows // tile.rows)
+    return max(1, min(_most_splits(call, tile), ENOUGH_TILES // max(tiles, 1)))
+
+
+def _most_splits(call: Call, tile: Tile) -> int:
+    """Return how many blocks share the sums of a tile where there are few tiles."""
     terms = call.channels * prod(axis.shifts for axis in call.axes)
-    most = min(MOST_SPLITS, terms // LONG_SUM, call.channels // tile.depth)
-    return max(1, min(most, ENOUGH_TILES // max(tiles, 1)))
+    return min(MOST_SPLITS, terms // LONG_SUM, call.channels // tile.depth)
 
 
 def _second(call: Call, parts: int) -> tuple[Specialisation, int]:
