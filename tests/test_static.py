@@ -499,21 +499,32 @@ def test_tensor_cores_keep_their_share_by_instruction_tile_and_copies(kernel, co
 
 
 @pytest.mark.parametrize(
-    ("sizes", "loads", "stores", "complaints"),
+    ("sizes", "adjoint", "loads", "stores", "complaints"),
     [
-        ((1, 1, 4, 2), {16: 1}, {16: 1}, []),
-        ((1, 1, 4, 2), {8: 1}, {16: 1}, ["loads nothing by 16 bytes"]),
-        ((1, 1, 4, 2), {16: 1}, {8: 1, 4: 1}, ["stores nothing by 16 bytes"]),
-        ((1, 1, 4, 8), {8: 1}, {16: 1}, []),  # twice as many inputs would be 64 sums
-        ((8, 8, 4, 2), {8: 1}, {8: 1}, []),
+        ((1, 1, 4, 2), False, {16: 1}, {16: 1}, []),
+        ((1, 1, 4, 2), False, {8: 1}, {16: 1}, ["loads nothing by 16 bytes"]),
+        ((1, 1, 4, 2), False, {16: 1}, {8: 1, 4: 1}, ["stores nothing by 16 bytes"]),
+        ((1, 1, 4, 7), True, {16: 1}, {8: 1}, ["stores nothing by 16 bytes"]),
+        ((1, 1, 4, 8), True, {16: 1}, {8: 1}, []),  # twice as many would need 64 inputs or more
+        ((1, 1, 4, 8), False, {8: 1}, {16: 1}, ["loads nothing by 16 bytes"]),
+        ((8, 8, 4, 2), False, {8: 1}, {8: 1}, []),
     ],
 )
-def test_single_channels_move_by_16_bytes(sizes, loads, stores, complaints):
+def test_single_channels_move_by_16_bytes(sizes, adjoint, loads, stores, complaints):
     names = ("CHANNELS", "OUT_CHANNELS", "RUN_Q", "STRIDE_X")
-    kernel = replace(GEMM, kernel="depthwise", constants=tuple(zip(names, sizes, strict=True)))
+    constants = tuple(zip(names, sizes, strict=True))
+    kernel = replace(GEMM, kernel="depthwise", constants=constants, adjoint=adjoint)
     code = replace(CODE, global_loads=loads, global_stores=stores)
     found = limits.complaints(kernel, 90, replace(GOOD, code=code))
     assert [text.split(" on sm_90a ")[1] for text in found] == complaints
+
+
+def test_channels_that_are_nearest_move_by_16_bytes_unless_they_are_odd_in_number():
+    for vector, width, count in ((4, 8, 2), (8, 16, 0), (1, 2, 0)):
+        constants = (("X_VECTOR", vector), ("OUT_VECTOR", vector))
+        kernel = Specialisation("depthwise_channels_last", "float16", 32, 128, constants)
+        code = replace(CODE, global_loads={width: 1}, global_stores={width: 1})
+        assert len(limits.complaints(kernel, 90, replace(GOOD, code=code))) == count
 
 
 @pytest.mark.parametrize(

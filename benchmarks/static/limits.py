@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tconv.gpu.call import TYPES
 from tconv.gpu.choice import Specialisation
-from tconv.gpu.families.depthwise import MOST_SUMS
+from tconv.gpu.families.runs import MOST_BITS
 
 from . import occupancy
 from .chosen import ARCHITECTURES, Row
@@ -71,7 +71,7 @@ def complaints(
     afterwards = code and specialisation.kernel in STORED_AFTERWARDS
     if afterwards and (issued := way_out(specialisation, code)) > WAY_OUT:
         found.append(f"stores with {issued:.1f} instructions for each output")
-    if code and specialisation.kernel == "depthwise":
+    if code and specialisation.kernel in ("depthwise", "depthwise_channels_last"):
         found += _memory_bound(specialisation, code)
     found += _narrow(specialisation, code) if code else []
     return [f"{specialisation} on {ARCHITECTURES[capability]} {text}" for text in found]
@@ -94,17 +94,19 @@ def _least_share(specialisation: Specialisation) -> float:
 def _memory_bound(specialisation: Specialisation, code: Code) -> list[str]:
     """Return where single channels are not moved by 16 bytes.
 
-    On the side that has fewer elements, loads of a layer and stores of its adjoint, they may be
-    narrower where a stride makes of them more on the other side than a thread can hold.
+    Where channels are nearest and their number is odd they cannot.  And an adjoint may store fewer
+    outputs at once where a stride makes of them more inputs than a thread has bits for.
     """
     s = dict(specialisation.constants)
-    if s["CHANNELS"] * s["OUT_CHANNELS"] > 1:
+    if s.get("CHANNELS", 1) * s.get("OUT_CHANNELS", 1) > 1:
         return []
-    spread = s["RUN_Q"] * s["STRIDE_X"] * 2 > MOST_SUMS
-    few, many = ("stores", "loads") if specialisation.adjoint else ("loads", "stores")
+    if specialisation.kernel == "depthwise":
+        spread = specialisation.adjoint and s["RUN_Q"] * s["STRIDE_X"] * 2 > MOST_BITS
+        wide = {"loads": True, "stores": not spread}
+    else:
+        wide = dict.fromkeys(("loads", "stores"), s["X_VECTOR"] > 1)
     widths = {"loads": code.global_loads, "stores": code.global_stores}
-    wide = [many] if spread else [few, many]
-    return [f"{verb} nothing by 16 bytes" for verb in wide if 16 not in widths[verb]]
+    return [f"{verb} nothing by 16 bytes" for verb in wide if wide[verb] and 16 not in widths[verb]]
 
 
 def _narrow(specialisation: Specialisation, code: Code) -> list[str]:

@@ -24,6 +24,8 @@ MOST_CHANNELS = 8
 MOST_OUT_CHANNELS = 16
 """Output channels of a group; a thread holds at most `MOST_CHANNELS` of them."""
 MOST_SUMS = 48
+MOST_SUMS_OF_ONE = 64
+"""With single channels, which have fewer inputs and weights, in float32."""
 MOST_INPUTS = 64
 """What a thread may hold in registers, in words of 4 bytes."""
 AT_ONCE = 40
@@ -101,8 +103,10 @@ def _specialisation(call: Call, run: Run) -> Specialisation | None:
     words = call.type.accumulator_bytes // 4
     outputs, inputs = run.outputs(call), run.inputs(call)
     products = axis.shifts * call.channels * run.out_channels * outputs * run.phases_y
+    sums = outputs * run.phases_y * run.out_channels
+    single = call.channels * run.out_channels == words == 1
     if (
-        outputs * run.phases_y * run.out_channels * words > MOST_SUMS
+        sums * words > (MOST_SUMS_OF_ONE if single else MOST_SUMS)
         or inputs * call.channels * words > MOST_INPUTS
         or inputs > MOST_BITS
         or products > MOST_PRODUCTS
@@ -148,4 +152,8 @@ def _resident_blocks(call: Call, run: Run, index_bits: int) -> int:
     """Return how many blocks shall share a multiprocessor's registers: as many as spill nothing."""
     if call.channels * run.out_channels > 1:
         return 1
-    return 5 if call.type.accumulator_bytes == 4 and index_bits == 32 else 4
+    if call.type.accumulator_bytes > 4:
+        return 4
+    if run.outputs(call) * run.phases_y > MOST_SUMS:
+        return 3
+    return 4 if index_bits == 64 else 5

@@ -12,13 +12,12 @@ from .depthwise import MOST_PRODUCTS
 from .runs import EXPENSIVE, can_be_written_out, window
 
 THREADS = 128
-BLOCKS = 4
-"""Of a multiprocessor at once, at least; that leaves a thread 128 registers."""
+MOST_WORDS = {4: 106, 3: 150, 2: 200}
+"""Of 4 bytes, that a thread may keep in registers (inputs, weights, sums and pointers), by how many
+blocks a multiprocessor has at once, at least."""
 ROOMY_BLOCKS = 2
-"""Where more than what is counted below needs registers."""
+"""Where more than what is counted needs registers."""
 
-MOST_WORDS = 106
-"""Of 4 bytes, that a thread may keep in registers: inputs, weights, sums and pointers."""
 MOST_LANES, LEAST_LANES = 32, 8
 """Vectors of channels that lie side by side in a block."""
 MOST_SHARED_BYTES = 48 << 10
@@ -36,6 +35,7 @@ class Step:
     phases_y: int
     channels: int
     weights_held: bool
+    blocks: int
 
 
 def choose(call: Call, *, asked: bool = False, tile: Tile | None = None) -> Choice | str:  # noqa: ARG001
@@ -89,14 +89,15 @@ def _best(call: Call) -> Step | None:
     """Return the first step that fits a thread and a block.
 
     Weights that are held come first; then wide vectors, because they need fewest instructions; then
-    the phases of the axis before the last, which share the inputs; then many q, whose inputs are
-    loaded together.
+    the phases of the axis before the last, which share the inputs; then many blocks; then many q,
+    whose inputs are loaded together.
     """
     g, size = call.geometry, call.type.element_bytes
     vectors = [n for n in (8, 4, 2, 1) if n * size <= 16 and _in_vectors(call, n)]
     phases = dict.fromkeys((call.axes[-2].stride if g.ndim > 1 else 1, 1))
-    for held, channels, phases_y, q in product((True, False), vectors, phases, (4, 2, 1)):
-        step = Step(q, phases_y, channels, held)
+    options = product((True, False), vectors, phases, MOST_WORDS, (4, 2, 1))
+    for held, channels, phases_y, blocks, q in options:
+        step = Step(q, phases_y, channels, held, blocks)
         if _fits(call, step):
             return step
     return None
@@ -125,7 +126,7 @@ def _fits(call: Call, step: Step) -> bool:
     numbers = step.channels * (inputs + sums + (taps if step.weights_held else 1))
     pointers = rows + step.phases_y
     return (
-        numbers * call.type.accumulator_bytes // 4 + 2 * pointers <= MOST_WORDS
+        numbers * call.type.accumulator_bytes // 4 + 2 * pointers <= MOST_WORDS[step.blocks]
         and step.channels * step.q * taps <= MOST_PRODUCTS
         and _lanes(call, step) >= LEAST_LANES
     )
@@ -159,7 +160,7 @@ def _specialisation(call: Call, step: Step) -> Specialisation:
             ("OUT_VECTOR", step.channels),
             ("CHANNEL_LANES", lanes),
             ("WEIGHTS_HELD", step.weights_held),
-            ("BLOCKS", ROOMY_BLOCKS if roomy else BLOCKS),
+            ("BLOCKS", ROOMY_BLOCKS if roomy else step.blocks),
         ),
         shared_bytes=-(-_lane_bytes(call, step) * (lanes + 1) // 16) * 16,
         adjoint=call.adjoint,
