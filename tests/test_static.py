@@ -507,6 +507,7 @@ def test_tensor_cores_keep_their_share_by_instruction_tile_and_copies(kernel, co
         ((1, 1, 4, 7), True, {16: 1}, {8: 1}, ["stores nothing by 16 bytes"]),
         ((1, 1, 4, 8), True, {16: 1}, {8: 1}, []),  # twice as many would need 64 inputs or more
         ((1, 1, 4, 8), False, {8: 1}, {16: 1}, ["loads nothing by 16 bytes"]),
+        ((1, 1, 4, 8), False, {16: 1}, {8: 1}, ["stores nothing by 16 bytes"]),
         ((8, 8, 4, 2), False, {8: 1}, {8: 1}, []),
     ],
 )
