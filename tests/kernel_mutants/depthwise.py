@@ -103,6 +103,8 @@ MUTANTS = [
         "depthwise_channels_last.cu",
         "kz >= 0\n                        && (PHASES_Y > 1 || WindowY::tap(jy, walk.r_y) >= 0);",
         "true;",
+        dtypes=("f4",),
+        axes=("3",),
     ),
     Mutant(
         "depthwise_channels_last multiplies rows that are not there, for infinity to meet zeros",
